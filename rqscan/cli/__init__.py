@@ -17,7 +17,7 @@ from rqscan.errors import RqscanError
 if TYPE_CHECKING:
     from rqscan.config import Settings
 
-__all__ = ["main", "settings"]
+__all__ = ["json_option", "main", "settings"]
 
 COMMANDS = {  # name: (panel, where it is, help)
     "up": ("Run", "up:up", "Run everything on this machine."),
@@ -32,6 +32,9 @@ COMMANDS = {  # name: (panel, where it is, help)
     "db": ("Set-up", "db:db", "Make and check the database's tables."),
 }
 _ADVICE_WINDOWS = "on Windows use WSL: install it with `wsl --install`, then rqscan inside it"
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
 class _LazyGroup(click.RichGroup):

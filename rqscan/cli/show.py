@@ -15,7 +15,15 @@ import msgspec
 
 from rqscan.clock import iso
 
-__all__ = ["defuse", "encode", "write_csv", "write_json_array", "write_json_lines", "write_table"]
+__all__ = [
+    "defuse",
+    "encode",
+    "write_csv",
+    "write_json",
+    "write_json_array",
+    "write_json_lines",
+    "write_table",
+]
 
 _SPECIAL = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -34,6 +42,11 @@ def encode(value: Any) -> str:
     return _SPECIAL.sub(lambda m: f"\\u{ord(m[0]):04x}", msgspec.json.encode(value).decode())
 
 
+def write_json(value: Any) -> None:
+    """Write one JSON value."""
+    sys.stdout.write(encode(value) + "\n")
+
+
 def write_json_array(items: Iterable[Any]) -> None:
     """Write one JSON array, item by item: a million rows need the memory of one."""
     start = "["
@@ -46,7 +59,7 @@ def write_json_array(items: Iterable[Any]) -> None:
 def write_json_lines(items: Iterable[Any]) -> None:
     """Write one JSON value a line."""
     for item in items:
-        sys.stdout.write(encode(item) + "\n")
+        write_json(item)
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -71,7 +84,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> No
     is_terminal = sys.stdout.isatty()
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(defuse(_cell(row[column]))) for column in columns))
+        table.add_row(*(Text(defuse(_cell(row.get(column)))) for column in columns))
     for column in table.columns:
         column.overflow = "fold"
     console = Console(force_terminal=is_terminal, width=None if is_terminal else sys.maxsize)
