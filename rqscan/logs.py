@@ -92,10 +92,10 @@ def _stamp(_logger: Any, method: str, fields: EventDict) -> EventDict:
 
 
 def _defuse(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """Show what a terminal would obey (a banner's escape codes) as an escape of Python's."""
+    """Blank what a terminal would obey, such as a banner's escape codes."""
     for key, value in fields.items():
-        if isinstance(value, str) and not value.isprintable():
-            fields[key] = repr(value)
+        if isinstance(value, str):
+            fields[key] = "".join(c if c.isprintable() else " " for c in value)
     return fields
 
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli.group import json_option, settings
 from rqscan.errors import FailedError
 
 __all__ = ["db"]

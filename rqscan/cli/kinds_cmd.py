@@ -4,21 +4,12 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli.group import json_option, settings
 
 __all__ = ["kinds"]
 
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}  # by the name's ending
-BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-    "minLength": "length at least",
-    "maxLength": "length at most",
-    "pattern": "like",
-    "enum": "one of",
-}
+LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern", "enum")
 
 
 @click.command()
@@ -54,7 +45,7 @@ def _parameters(params: type[Any]) -> list[dict[str, Any]]:
             "type": " or ".join(s.get("type", "any") for s in schema.get("anyOf", [schema])),
             "default": schema.get("default"),
             "unit": next((unit for end, unit in UNITS.items() if name.endswith(end)), None),
-            "constraint": ", ".join(f"{w} {schema[k]}" for k, w in BOUNDS.items() if k in schema),
+            "constraint": ", ".join(f"{k} {schema[k]}" for k in LIMITS if k in schema),
         }
         for name, schema in fields.items()
     ]

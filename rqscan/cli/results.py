@@ -8,7 +8,7 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli import settings
+from rqscan.cli.group import settings
 from rqscan.clock import from_iso, now
 
 __all__ = ["results"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli.group import json_option, settings
 from rqscan.model import Progress, Scan
 
 __all__ = ["scans"]

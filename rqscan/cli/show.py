@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 _SPECIAL = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def defuse(text: str) -> str:
@@ -64,15 +63,16 @@ def write_json_lines(items: Iterable[Any]) -> None:
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write CSV with a header; a text that a spreadsheet would compute gets a leading ``'``."""
-    out = csv.writer(sys.stdout, lineterminator="\n")
+    out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     out.writerow(columns)
     for row in rows:
-        cells = [_cell(row[column]) for column in columns]
-        is_text = [isinstance(row[column], str) for column in columns]
-        out.writerow(
-            f"'{c}" if t and c.startswith(_FORMULA) else c
-            for c, t in zip(cells, is_text, strict=True)
-        )
+        values = [row[column] for column in columns]
+        out.writerow(v if isinstance(v, int | float) else _unformula(v) for v in values)
+
+
+def _unformula(value: Any) -> str:
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else _cell(value)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
