@@ -10,6 +10,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -38,10 +39,7 @@ FilePath = Annotated[str, Meta(min_length=1)]
 
 
 def mask_url(url: str) -> str:
-    """Give the URL with its password as ``***``: in the user part and in the query.
-
-    What cannot be told apart is masked too: better a dull message than a leaked secret.
-    """
+    """Give the URL with ``***`` for its password, and for what might be one."""
     if not re.match(r"\W*(unix|sqlite):///", url):
         url = re.sub(r"(?s)^(.*?://|)([^:@/]*:)?.*@", r"\1\2***@", url)
     return re.sub(r"(?is)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", url)
@@ -225,10 +223,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     tree: dict[str, Any] = {"queues": {name: {} for name in queues}}
     for name, value in values.items():
         *parents, key = name.split(".")
-        place = tree
-        for section in parents:
-            place = place.setdefault(section, {})
-        place[key] = value
+        reduce(lambda place, parent: place.setdefault(parent, {}), parents, tree)[key] = value
     return convert(tree | {"origin": origin, "path": str(file) if file else None}, Settings)
 
 

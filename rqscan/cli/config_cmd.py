@@ -4,7 +4,8 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli.group import json_option, settings
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
 
 __all__ = ["config"]
 
@@ -15,7 +16,7 @@ def config(as_json: bool) -> None:
     """Show every setting in force and where it came from; passwords are masked."""
     from msgspec import to_builtins
 
-    from rqscan.cli.show import write_json_array, write_table
+    from rqscan.cli.show import print_json_array, print_table
     from rqscan.config import mask_url
 
     loaded = settings()
@@ -29,6 +30,6 @@ def config(as_json: bool) -> None:
         shown = mask_url(value) if is_secret else value
         rows.append({"name": name, "value": shown, "origin": origin})
     if as_json:
-        write_json_array(rows)
+        print_json_array(rows)
     else:
-        write_table(["name", "value", "origin"], rows)
+        print_table(["name", "value", "origin"], rows)

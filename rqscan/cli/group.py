@@ -7,17 +7,13 @@ when the command runs, and imports what it needs then.
 import errno
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-if TYPE_CHECKING:
-    from rqscan.config import Settings
-
-__all__ = ["json_option", "run", "settings"]
+__all__ = ["json_option", "run"]
 
 COMMANDS = {  # name: (panel, where it is, help)
     "up": ("Run", "up:up", "Run everything on this machine."),
@@ -76,19 +72,6 @@ _group = _LazyGroup(
     },
 )
 click.version_option(__version__, message="rqscan %(version)s")(_group)
-
-
-def settings() -> "Settings":
-    """Load the settings for the command that runs, with its `--config`.
-
-    Raises:
-        ConfigError: they are wrong.
-    """
-    from rqscan.config import load
-
-    context = click.get_current_context()
-    assert context is not None  # it raises when there is none
-    return load(context.find_root().obj)
 
 
 def run(argv: list[str] | None) -> int:

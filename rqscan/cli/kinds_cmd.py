@@ -4,7 +4,8 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli.group import json_option, settings
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
 
 __all__ = ["kinds"]
 
@@ -16,7 +17,7 @@ LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern
 @json_option
 def kinds(as_json: bool) -> None:
     """List the scan kinds with their parameters."""
-    from rqscan.cli.show import write_json_array, write_table
+    from rqscan.cli.show import print_json_array, print_table
     from rqscan.scan.kinds import load_kinds
 
     found = [
@@ -24,13 +25,13 @@ def kinds(as_json: bool) -> None:
         for name, kind in load_kinds(settings()).items()
     ]
     if as_json:
-        write_json_array(found)
+        print_json_array(found)
         return
     rows: list[dict[str, Any]] = []
     for kind in found:
         rows.append({"name": kind["name"], "about": kind["description"]})
         rows += [p | {"name": f"  {p['name']}"} for p in kind["parameters"]]
-    write_table(["name", "type", "default", "unit", "constraint", "about"], rows)
+    print_table(["name", "type", "default", "unit", "constraint", "about"], rows)
 
 
 def _parameters(params: type[Any]) -> list[dict[str, Any]]:

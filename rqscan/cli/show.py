@@ -18,11 +18,11 @@ from rqscan.clock import iso
 __all__ = [
     "defuse",
     "encode",
-    "write_csv",
-    "write_json",
-    "write_json_array",
-    "write_json_lines",
-    "write_table",
+    "print_csv",
+    "print_json",
+    "print_json_array",
+    "print_json_lines",
+    "print_table",
 ]
 
 _SPECIAL = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -41,12 +41,12 @@ def encode(value: Any) -> str:
     return _SPECIAL.sub(lambda m: f"\\u{ord(m[0]):04x}", msgspec.json.encode(value).decode())
 
 
-def write_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Write one JSON value."""
     sys.stdout.write(encode(value) + "\n")
 
 
-def write_json_array(items: Iterable[Any]) -> None:
+def print_json_array(items: Iterable[Any]) -> None:
     """Write one JSON array, item by item: a million rows need the memory of one."""
     start = "["
     for item in items:
@@ -55,13 +55,13 @@ def write_json_array(items: Iterable[Any]) -> None:
     sys.stdout.write("[]\n" if start == "[" else "]\n")
 
 
-def write_json_lines(items: Iterable[Any]) -> None:
+def print_json_lines(items: Iterable[Any]) -> None:
     """Write one JSON value a line."""
     for item in items:
-        write_json(item)
+        print_json(item)
 
 
-def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write CSV with a header; a text that a spreadsheet would compute gets a leading ``'``."""
     out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     out.writerow(columns)
@@ -75,7 +75,7 @@ def _unformula(value: Any) -> str:
     return f"'{value}" if is_formula else _cell(value)
 
 
-def write_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a table; in a pipe it is as wide as it must be and has no colours."""
     from rich.console import Console
     from rich.table import Table

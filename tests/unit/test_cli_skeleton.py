@@ -5,7 +5,7 @@ import sys
 import pytest
 import rich_click as click
 
-from rqscan.cli import group, main
+from rqscan.cli import group, main, settings
 from rqscan.errors import FailedError, RedisUnavailable, RefusedError, UsageError
 
 COMMANDS = ["up", "worker", "scheduler", "scan", "scans", "results", "top", "config", "kinds", "db"]
@@ -143,14 +143,14 @@ def test_config_is_taken_before_and_after_the_command(args, command, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.toml").write_text("[worker]\nmax_lost = 7")
     seen = []
-    command(lambda: seen.append(group.settings().worker.max_lost))
+    command(lambda: seen.append(settings().worker.max_lost))
     assert main(args) == 0
     assert seen == [7]
 
 
 def test_wrong_setting_ends_with_2_and_names_it(command, capsys, monkeypatch):
     monkeypatch.setenv("RQSCAN_WORKER_MAX_LOST", "x")
-    command(group.settings)
+    command(settings)
     assert main(["top"]) == 2
     assert "RQSCAN_WORKER_MAX_LOST" in capsys.readouterr().err
 

@@ -37,51 +37,51 @@ def test_encode_escapes_control_characters_and_loses_nothing():
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_write_json_array_is_one_array(count, capsys):
-    show.write_json_array({"n": n} for n in range(count))
+def test_print_json_array_is_one_array(count, capsys):
+    show.print_json_array({"n": n} for n in range(count))
     assert msgspec.json.decode(capsys.readouterr().out) == [{"n": n} for n in range(count)]
 
 
-def test_write_json_array_writes_as_it_goes(capsys):
+def test_print_json_array_writes_as_it_goes(capsys):
     def items():
         yield 1
         assert capsys.readouterr().out == "[1"
         yield 2
 
-    show.write_json_array(items())
+    show.print_json_array(items())
     assert capsys.readouterr().out == ",\n2]\n"
 
 
-def test_write_json_lines_is_one_value_a_line(capsys):
-    show.write_json_lines([{"a": "x\ny"}, {"a": None}])
+def test_print_json_lines_is_one_value_a_line(capsys):
+    show.print_json_lines([{"a": "x\ny"}, {"a": None}])
     assert capsys.readouterr().out == '{"a":"x\\ny"}\n{"a":null}\n'
 
 
-def test_write_csv_starts_no_formula(capsys):
+def test_print_csv_starts_no_formula(capsys):
     bad = ["=1+1", "+1", "-1", "@x", "\tx", "\rx"]
     good = ["a=1", "", 'say "x", y', "1\n2"]
     rows = [{"a": text, "b": -1, "c": AT, "d": {"=": 1}, "e": None} for text in bad + good]
-    show.write_csv("abcde", rows)
+    show.print_csv("abcde", rows)
     header, *read = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
     assert header == list("abcde")
     assert [row[0] for row in read] == [f"'{text}" for text in bad] + good
     assert read[0][1:] == ["-1", "2026-12-01T02:00:00.000000Z", '{"=":1}', ""]
 
 
-def test_write_table_in_a_pipe_is_whole_and_plain(capsys, monkeypatch):
+def test_print_table_in_a_pipe_is_whole_and_plain(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
-    show.write_table(["host", "data"], [{"host": "[red]h", "data": "x" * 500 + "\x1b[31m"}])
+    show.print_table(["host", "data"], [{"host": "[red]h", "data": "x" * 500 + "\x1b[31m"}])
     header, line = capsys.readouterr().out.splitlines()
     assert header.split() == ["host", "data"]
     assert line.split() == ["[red]h", "x" * 500 + "[31m"]
 
 
-def test_write_table_on_a_terminal_folds_and_defuses():
+def test_print_table_on_a_terminal_folds_and_defuses():
     primary, secondary = pty.openpty()
     code = (
-        "from rqscan.cli.show import write_table\n"
-        "write_table(['a'], [{'a': 'y' * 100 + '\\x1b]0;z'}])"
+        "from rqscan.cli.show import print_table\n"
+        "print_table(['a'], [{'a': 'y' * 100 + '\\x1b]0;z'}])"
     )
     environ = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
