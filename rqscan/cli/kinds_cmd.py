@@ -22,7 +22,7 @@ def kinds(as_json: bool) -> None:
 
     found = [
         {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
-        for name, kind in load_kinds(settings()).items()
+        for name, kind in load_kinds(settings().jobs.path).items()
     ]
     if as_json:
         print_json_array(found)
