@@ -79,4 +79,4 @@ def chunk_fields(chunk: Chunk, queue_name: str, queue: QueueSettings) -> dict[st
         description=f"{chunk.kind} {' '.join(chunk.targets[:3])}"
         + (f" and {len(chunk.targets) - 3} more" if len(chunk.targets) > 3 else ""),
     )
-    return {**job.to_dict(), "rqscan_scan": chunk.scan_id}
+    return {**job.to_dict(), "rqscan_scan": chunk.scan_id, "rqscan_kind": chunk.kind}
