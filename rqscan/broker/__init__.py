@@ -1,0 +1,1 @@
+"""What knows Redis and RQ: the server of the home, connections, keys, scripts, jobs and queues."""
