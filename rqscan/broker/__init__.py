@@ -1,1 +1,1 @@
-"""What knows Redis and RQ: the server of the home, connections, keys, scripts, jobs and queues."""
+"""The place that knows Redis and RQ: connections, keys, scripts, payloads, jobs and queues."""

@@ -1,0 +1,56 @@
+-- Say that a worker lives: write all that the fleet knows of it, renew the leases that it holds.
+-- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record,
+--      6.. sets of workers of its queues
+-- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 number of fields, fields of the
+--      worker's hash, then queue name, job id and token of each job that it holds
+-- Returns {Redis time (s), tokens that are no longer its own...}.
+-- Everything is written each time: a worker comes back by itself after a flush.
+local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[5])
+local s, us = now()
+local at, f = iso(s, us), s + us / 1e6
+redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
+  unpack(ARGV, 6, 5 + nfields))
+redis.call('HDEL', KEYS[1], 'death')
+redis.call('EXPIRE', KEYS[1], lease)
+redis.call('SADD', KEYS[2], KEYS[1])
+for i = 6, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
+redis.call('ZADD', KEYS[4], f, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', f - 3600)
+redis.call('SET', KEYS[5], ARGV[4], 'EX', 3600)
+
+local out, held = {string.format('%.6f', f)}, {}
+for i = 6 + nfields, #ARGV, 3 do
+  local id, token = ARGV[i + 1], ARGV[i + 2]
+  local pair = id .. ':' .. token
+  held[pair] = true
+  local holder = redis.call('HGET', 'rq:job:' .. id, 'rqscan_token')
+  if holder == token then
+    redis.call('ZADD', 'rq:wip:' .. ARGV[i], s + lease, pair)
+    redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
+    redis.call('EXPIRE', 'rq:executions:' .. id, lease)
+    redis.call('HSET', 'rq:execution:' .. pair, 'last_heartbeat', f)
+    redis.call('EXPIRE', 'rq:execution:' .. pair, lease)
+    redis.call('HSET', 'rq:job:' .. id, 'last_heartbeat', at)
+    redis.call('SADD', KEYS[3], pair)
+  elseif holder ~= 'done:' .. token then out[#out + 1] = token end
+end
+-- What runs under this name but is not held: an earlier life's, or a claim whose answer was lost.
+for _, pair in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+  if not held[pair] then
+    local id, token = string.match(pair, '^(.*):([^:]+)$')
+    local job = 'rq:job:' .. id
+    local queue = redis.call('HGET', job, 'origin')
+    redis.call('SREM', KEYS[3], pair)
+    redis.call('DEL', 'rq:execution:' .. pair)
+    redis.call('ZREM', 'rq:executions:' .. id, token)
+    if queue and redis.call('ZREM', 'rq:wip:' .. queue, pair) == 1
+      and redis.call('HGET', job, 'rqscan_token') == token then
+      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at, 'rqscan_token', '')
+      redis.call('LPUSH', 'rq:queue:' .. queue, id)
+      redis.call('HINCRBY', 'rqscan:counters', 'rescued', 1)
+      ring('rqscan:bell:' .. queue)
+    end
+  end
+end
+if next(held) then redis.call('EXPIRE', KEYS[3], lease) end
+return out

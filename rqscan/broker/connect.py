@@ -1,0 +1,101 @@
+"""Connections to Redis for commands: the URL forms of the contract, time-outs and retries.
+
+The worker's loop owns its sockets (`rqscan.broker.link`); everyone else uses a client from here.
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry
+
+from rqscan.broker import embedded
+from rqscan.config import Settings, mask_url
+from rqscan.errors import ConfigError, RedisUnavailable
+
+__all__ = ["connect", "outage", "url_of"]
+
+ANSWER_S = 5
+"""Longest wait for an answer once connected."""
+
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 3,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 15_000,  # ms: a dropped link is noticed while data waits as well
+}
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """Open a client and see that Redis answers; starts the embedded server if none is configured.
+
+    Raises:
+        ConfigError: the URL has no form that we know.
+        RedisUnavailable: refused (at once), silent (after the connect time-out), or no server.
+    """
+    url = settings.redis.url or f"unix://{embedded.ensure(Path(settings.home))}"
+    options: dict[str, Any] = {
+        "socket_connect_timeout": settings.redis.connect_timeout_s,
+        "socket_timeout": ANSWER_S,
+        "health_check_interval": 15,
+        "client_name": "rqscan",
+        "protocol": 2,  # RQ decodes RESP2 shapes, and every server since 5 speaks it
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
+    try:
+        client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+    except ValueError as e:
+        raise ConfigError(f"redis.url {mask_url(url)!r} can't be used: {e}") from None
+    with outage(url):
+        client.ping()
+    client.set_retry(Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3))
+    return client
+
+
+@contextmanager
+def outage(url: str = "") -> Iterator[None]:
+    """Turn redis-py's errors inside the block into one sentence.
+
+    Raises:
+        RedisUnavailable: Redis cannot be reached, refuses us or cannot be written.
+    """
+    try:
+        yield
+    except redis.RedisError as e:
+        where = f" at {mask_url(url)}" if url else ""
+        raise RedisUnavailable(
+            f"cannot use Redis{where}: {e or type(e).__name__}",
+            advice="check redis.url (RQSCAN_REDIS_URL) and that the server runs and lets us in",
+        ) from e
+
+
+def url_of(client: redis.Redis) -> str:
+    """Give the URL of a client that RQ's way of construction handed us, for work-horses.
+
+    It may hold a password: never print it.
+    """
+    options = client.connection_pool.connection_kwargs
+    user = quote(options.get("username") or "", safe="")
+    password = quote(options.get("password") or "", safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    db = options.get("db") or 0
+    if path := options.get("path"):
+        return f"unix://{login}{path}?{urlencode({'db': db})}"
+    secure = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    host = options.get("host", "localhost")
+    host = f"[{host}]" if ":" in host else host
+    query = {
+        name: value
+        for name, value in options.items()
+        if secure and name.startswith("ssl_") and isinstance(value, str)
+    }
+    return (
+        f"redis{'s' if secure else ''}://{login}{host}:{options.get('port', 6379)}/{db}"
+        + (f"?{urlencode(query)}" if query else "")
+    )

@@ -1,0 +1,14 @@
+-- Put a job into its queue once, whoever asks how often: an id that exists is left alone.
+-- KEYS 1 job, 2 queue, 3 set of queues, 4 bell
+-- ARGV 1 id, 2 queue name, 3... fields of the job's hash
+-- Returns 1 if it was put, 0 if it was there.
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local s, us = now()
+local at = iso(s, us)
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('HSET', KEYS[1], 'status', 'queued', 'created_at', at, 'enqueued_at', at)
+redis.call('SADD', KEYS[3], KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[1])
+count(s, ARGV[2] .. ':in')
+ring(KEYS[4])
+return 1

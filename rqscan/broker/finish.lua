@@ -1,0 +1,80 @@
+-- End one attempt: its lease goes, and the job is finished, failed, or back in its queue.
+-- KEYS 1 job, 2 queue, 3 started registry, 4 finished registry, 5 failed registry, 6 worker hash,
+--      7 worker executions, 8 results, 9 bell, 10 counters
+-- ARGV 1 id, 2 token, 3 disposition (finished, failed, lost, giveback, retry), 4 result ttl (s),
+--      5 failure ttl (s), 6 seconds worked, 7 queue name, 8 max_lost, 9 observations, 10 probes,
+--      11 refused (0, 1), 12 number of fields, then job fields, then fields of the result entry
+-- Returns ok, dup (this attempt's end was recorded before), fenced (a later attempt holds the
+-- job), gone (no such job).
+local id, token, how = ARGV[1], ARGV[2], ARGV[3]
+local pair = id .. ':' .. token
+redis.call('ZREM', KEYS[3], pair)
+redis.call('DEL', 'rq:execution:' .. pair)
+redis.call('ZREM', 'rq:executions:' .. id, token)
+redis.call('SREM', KEYS[7], pair)
+if redis.call('SCARD', KEYS[7]) == 0 then redis.call('HSET', KEYS[6], 'state', 'idle') end
+local holder = redis.call('HGET', KEYS[1], 'rqscan_token')
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+-- A finish that reached a frozen server after our time-out is applied, then sent again.
+if holder == 'done:' .. token then return 'dup' end
+if holder ~= token then
+  redis.call('HINCRBY', KEYS[10], 'fenced', 1)
+  return 'fenced'
+end
+
+local s, us = now()
+local at = iso(s, us)
+local nfields = tonumber(ARGV[12])
+redis.call('HSET', KEYS[1], 'rqscan_token', 'done:' .. token, 'last_heartbeat', at)
+if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 13, 12 + nfields)) end
+if how == 'lost' then
+  redis.call('HINCRBY', KEYS[10], 'lost', 1)
+  if redis.call('HINCRBY', KEYS[1], 'rqscan_lost', 1) >= tonumber(ARGV[8]) then how = 'failed'
+  else redis.call('HINCRBY', KEYS[10], 'rescued', 1) end
+end
+
+if how == 'lost' or how == 'giveback' or how == 'retry' then
+  redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', at)
+  redis.call(how == 'retry' and 'RPUSH' or 'LPUSH', KEYS[2], id)
+  ring(KEYS[9])
+  return 'ok'
+end
+
+local ttl = tonumber(how == 'finished' and ARGV[4] or ARGV[5])
+redis.call('HINCRBY', KEYS[6], how == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
+redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])
+count(s, ARGV[7] .. ':out')
+if how == 'failed' then count(s, ARGV[7] .. ':failed') end
+if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
+
+local scan = redis.call('HGET', KEYS[1], 'rqscan_scan')
+local progress = scan and 'rqscan:scan:' .. scan
+if progress and redis.call('EXISTS', progress) == 1 then
+  local done = redis.call('HINCRBY', progress, how == 'finished' and 'done' or 'failed', 1)
+    + tonumber(redis.call('HGET', progress, how == 'finished' and 'failed' or 'done') or '0')
+  redis.call('HINCRBY', progress, 'observations', ARGV[9])
+  redis.call('HINCRBY', progress, 'probes', ARGV[10])
+  if done >= tonumber(redis.call('HGET', progress, 'total')) then
+    redis.call('HSET', progress, 'finished_at', at)
+    redis.call('EXPIRE', progress, 86400)
+    redis.call('ZREM', 'rqscan:scans', scan)
+  end
+end
+
+if ttl == 0 then
+  redis.call('DEL', KEYS[1], KEYS[8])
+  return 'ok'
+end
+redis.call('HSET', KEYS[1], 'status', how, 'ended_at', at)
+if #ARGV > 12 + nfields then
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 13 + nfields))
+end
+local registry = how == 'finished' and KEYS[4] or KEYS[5]
+if ttl > 0 then
+  redis.call('ZADD', registry, s + ttl, id)
+  redis.call('EXPIRE', KEYS[1], ttl)
+  redis.call('EXPIRE', KEYS[8], ttl)
+else
+  redis.call('ZADD', registry, '+inf', id)
+end
+return 'ok'

@@ -1,0 +1,82 @@
+"""ScanJob: RQ's job with a JSON payload, whose names are checked before they are imported."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from redis import Redis
+from rq.job import Job
+from rq.serializers import resolve_serializer
+
+from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, decode
+from rqscan.config import QueueSettings
+from rqscan.model import Chunk
+
+__all__ = ["ScanJob", "chunk_fields", "job_id"]
+
+
+class ScanJob(Job):
+    """RQ's job; the payload is JSON and names `run_chunk` or an allowed function.
+
+    The allow-list covers callbacks too, since RQ imports them by name as well.
+    """
+
+    allow_functions: ClassVar[frozenset[str]] = frozenset()
+    """Names that the operator added (worker.allow_functions); set once at start."""
+
+    def __init__(
+        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+    ) -> None:
+        super().__init__(id, connection, resolve_serializer(serializer or JsonSerializer))
+
+    @property
+    def func(self) -> Callable[..., Any] | None:
+        """The function to call.
+
+        Raises:
+            RefusedPayloadError: the payload is not ours or names what is not allowed.
+        """
+        decode(zlib.compress(self.data), self.allow_functions)
+        return super().func  # type: ignore[no-any-return]
+
+    @property
+    def success_callback(self) -> Any:
+        """As in RQ, if its name is allowed."""
+        return self._checked(self._success_callback_name, Job.success_callback)
+
+    @property
+    def failure_callback(self) -> Any:
+        """As in RQ, if its name is allowed."""
+        return self._checked(self._failure_callback_name, Job.failure_callback)
+
+    @property
+    def stopped_callback(self) -> Any:
+        """As in RQ, if its name is allowed."""
+        return self._checked(self._stopped_callback_name, Job.stopped_callback)
+
+    def _checked(self, name: str | None, callback: property) -> Any:
+        if name:
+            check_name(name, self.allow_functions)
+        return callback.__get__(self)
+
+
+def job_id(chunk: Chunk) -> str:
+    """Name a chunk's job, so that enqueuing it again is seen."""
+    return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"
+
+
+def chunk_fields(chunk: Chunk, queue_name: str, queue: QueueSettings) -> dict[str, Any]:
+    """Give the hash of a chunk's job as RQ would write it, plus the scan that it counts for."""
+    kwargs = {name: getattr(chunk, name) for name in chunk.__struct_fields__}
+    job = ScanJob.create(
+        RUN_CHUNK,
+        kwargs=kwargs,
+        id=job_id(chunk),
+        origin=queue_name,
+        timeout=queue.timeout_s,
+        result_ttl=queue.result_ttl_s,
+        failure_ttl=queue.failure_ttl_s,
+        description=f"{chunk.kind} {' '.join(chunk.targets[:3])}"
+        + (f" and {len(chunk.targets) - 3} more" if len(chunk.targets) > 3 else ""),
+    )
+    return {**job.to_dict(), "rqscan_scan": chunk.scan_id}

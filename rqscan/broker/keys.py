@@ -1,0 +1,87 @@
+"""Every Redis key: RQ's, which we share, and our own, one function each.
+
+Names only: nothing is imported, so that the monitor can read without loading RQ. A test holds the
+RQ half against RQ. Scripts build job keys from ids, so Redis Cluster is not supported.
+"""
+
+RQ = "rq:"
+OWN = "rqscan:"
+
+STAT_S = 10
+"""Seconds that one bucket of the rate counters spans."""
+
+QUEUES = RQ + "queues"
+WORKERS = RQ + "workers"
+SUSPENDED = RQ + "suspended"
+PRESENCE = OWN + "presence"
+"""Sorted set: worker name → Redis time of its last beat; lost workers stay for an hour."""
+COUNTERS = OWN + "counters"
+"""Hash of fleet totals: rescued, lost, refused, fenced."""
+FLEET = OWN + "fleet"
+"""Hash: store_id and protocol of those who enqueue."""
+SCANS = OWN + "scans"
+"""Sorted set: id of each scan that has not ended → Redis time of its request."""
+LEADER = OWN + "leader"
+"""The scheduler that leads: its token, kept alive by renewal."""
+SCHEDULE = OWN + "schedule"
+"""Sorted set: schedule entry → its next due time (Unix seconds, UTC)."""
+
+
+def job(job_id: str) -> str:
+    """Hash of one job."""
+    return f"{RQ}job:{job_id}"
+
+
+def results(job_id: str) -> str:
+    """Stream of a job's results."""
+    return f"{RQ}results:{job_id}"
+
+
+def queue(name: str) -> str:
+    """List of the ids of waiting jobs."""
+    return f"{RQ}queue:{name}"
+
+
+def registry(state: str, queue_name: str) -> str:
+    """Sorted set of a queue's jobs in a state: wip, finished, failed, scheduled, deferred."""
+    return f"{RQ}{state}:{queue_name}"
+
+
+def worker(name: str) -> str:
+    """Hash of a worker as RQ knows it."""
+    return f"{RQ}worker:{name}"
+
+
+def workers_of(queue_name: str) -> str:
+    """Set of the keys of a queue's workers."""
+    return f"{RQ}workers:{queue_name}"
+
+
+def executions_of(worker_name: str) -> str:
+    """Set of the job:token pairs that a worker runs."""
+    return f"{RQ}worker:{worker_name}:executions"
+
+
+def bell(queue_name: str) -> str:
+    """List that holds one element when a queue may have work: idle workers block on it."""
+    return f"{OWN}bell:{queue_name}"
+
+
+def record(worker_name: str) -> str:
+    """JSON presence of a worker, kept for an hour after its last beat."""
+    return f"{OWN}worker:{worker_name}"
+
+
+def progress(scan_id: str) -> str:
+    """Hash of a scan's counts: total, done, failed, observations, probes, started_at."""
+    return f"{OWN}scan:{scan_id}"
+
+
+def stat(bucket: int) -> str:
+    """Hash of counts in one bucket of `STAT_S` seconds: fields QUEUE:in, QUEUE:out, QUEUE:failed."""
+    return f"{OWN}stat:{bucket}"
+
+
+def schedule_entry(name: str) -> str:
+    """Hash of a schedule entry's last run: last_at, fired_at, lateness_s, scan_id, outcome, reason."""
+    return f"{OWN}schedule:{name}"

@@ -1,0 +1,34 @@
+-- Shared by every script, put in front of it.
+-- Redis has no os.date: civil date from days, after Howard Hinnant, "chrono-Compatible Low-Level
+-- Date Algorithms" (days_from_civil and its inverse).
+local function now()
+  local t = redis.call('TIME')
+  return tonumber(t[1]), tonumber(t[2])
+end
+
+local function iso(s, us)
+  local days = math.floor(s / 86400)
+  local rest = s - days * 86400
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524)
+    - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
+    math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, us)
+end
+
+local function ring(bell)
+  if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
+end
+
+local function count(s, field)
+  local key = 'rqscan:stat:' .. math.floor(s / 10)
+  redis.call('HINCRBY', key, field, 1)
+  redis.call('EXPIRE', key, 180)
+end

@@ -1,0 +1,27 @@
+"""The Lua scripts: one atomic step each, kept in .lua files beside this module.
+
+Every script stands behind the same prelude (`prelude.lua`: Redis time, dates, bells, counts) and
+is called by its SHA1. KEYS, ARGV and returns are stated at the top of each file.
+"""
+
+import hashlib
+from importlib.resources import files
+
+__all__ = ["BEAT", "CLAIM", "ENQUEUE", "FINISH", "SCRIPTS", "Script"]
+
+
+class Script:
+    """One script: its text and the SHA1 that Redis knows it by once it is loaded."""
+
+    def __init__(self, name: str) -> None:
+        folder = files("rqscan.broker")
+        parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
+        self.text = "\n".join(parts)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+ENQUEUE = Script("enqueue")
+CLAIM = Script("claim")
+FINISH = Script("finish")
+BEAT = Script("beat")
+SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT)

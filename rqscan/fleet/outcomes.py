@@ -1,0 +1,56 @@
+"""How an attempt ended, in the words of RQ's records."""
+
+import base64
+import traceback
+import zlib
+from typing import Any
+
+import msgspec
+
+from rqscan import clock
+from rqscan.errors import RefusedError
+from rqscan.fleet.wire import Assignment, Outcome
+
+__all__ = ["failure", "success"]
+
+
+def success(assignment: Assignment, value: Any, worked_s: float) -> Outcome:
+    """Describe a finished job: RQ's result entry with the value as JSON."""
+    counts = value if isinstance(value, dict) else {}
+    value_field = base64.b64encode(msgspec.json.encode(value)).decode()
+    return Outcome(
+        disposition="finished",
+        worked_s=worked_s,
+        result_ttl_s=assignment.result_ttl_s,
+        observations=counts.get("observations", 0),
+        probes=counts.get("probes", 0),
+        result=_entry(assignment, 1, worked_s) | {"return_value": value_field},
+    )
+
+
+def failure(assignment: Assignment, error: BaseException, worked_s: float) -> Outcome:
+    """Describe a failed job: RQ's result entry and job field with the traceback."""
+    text = "".join(traceback.format_exception(error))
+    packed = zlib.compress(text.encode())
+    return Outcome(
+        disposition="failed",
+        worked_s=worked_s,
+        failure_ttl_s=assignment.failure_ttl_s,
+        is_refused=isinstance(error, RefusedError),
+        error="".join(traceback.format_exception_only(error)).strip().splitlines()[-1],
+        fields={"exc_info": packed},
+        result=_entry(assignment, 2, worked_s)
+        | {"exc_string": base64.b64encode(packed).decode()},
+    )
+
+
+def _entry(assignment: Assignment, kind: int, worked_s: float) -> dict[str, Any]:
+    """Give the fields that `rq.results.Result.serialize` writes; a test holds them against it."""
+    ended = clock.now().timestamp()
+    return {
+        "type": kind,
+        "worker_name": assignment.worker,
+        "execution_id": assignment.token,
+        "execution_started_at": ended - worked_s,
+        "execution_ended_at": ended,
+    }

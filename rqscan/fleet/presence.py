@@ -1,0 +1,131 @@
+"""Presence: what a worker tells the fleet about itself at each beat."""
+
+import os
+import platform
+import socket
+import time
+from collections import deque
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import psutil
+import redis
+from msgspec import Struct, field
+
+from rqscan import __version__, clock
+from rqscan.broker import keys
+
+__all__ = [
+    "LAPSE_S",
+    "PROTOCOL",
+    "Clockwork",
+    "JobReport",
+    "Presence",
+    "flat",
+    "is_listening",
+    "memory_bytes",
+    "versions",
+]
+
+LAPSE_S = 6.5
+"""Age of the last beat from which a worker counts as lost: two beats and a bit."""
+
+PROTOCOL = 1
+"""Version of what is said between enqueuers, workers and horses; raised when it changes."""
+
+
+class JobReport(Struct, frozen=True, kw_only=True):
+    """A job that runs: ages are as of the beat."""
+
+    id: str
+    kind: str
+    age_s: float
+    limit_s: int
+    progress: float | None = None
+
+
+class Presence(Struct, frozen=True, kw_only=True):
+    """A worker's record in Redis (`keys.record`)."""
+
+    name: str
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    boot: str  # random per process: tells a restart from a namesake
+    client_id: int  # of its command connection: gone means that the worker is gone
+    state: str
+    queues: list[str]
+    concurrency: int
+    jobs: list[JobReport]
+    versions: dict[str, str]
+    protocol: int = PROTOCOL
+    clock_offset_s: float | None  # Redis' clock minus this host's
+    utc_offset_s: int = field(default_factory=lambda: time.localtime().tm_gmtoff)
+    rss_bytes: int
+    done: int
+    failed: int
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Give the versions that matter between hosts."""
+    found = {name: version(name) for name in ("rq", "redis")}
+    return {"rqscan": __version__, **found, "python": platform.python_version()}
+
+
+def memory_bytes() -> int:
+    """Give the resident memory of this process and all below it."""
+    me = psutil.Process()
+    total = 0
+    for process in (me, *me.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+class Clockwork:
+    """Measures Redis' clock against this host's, and corrects `rqscan.clock` by it.
+
+    Source: F. Cristian, "Probabilistic clock synchronization" (1989): half the round trip is
+    taken for the way back, and the sample with the shortest round trip errs least.
+    """
+
+    SAMPLES = 16
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=self.SAMPLES)
+        self._sent: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def offset_s(self) -> float | None:
+        """The offset measured best, None before the first answer."""
+        return min(self._samples)[1] if self._samples else None
+
+    def ask(self) -> None:
+        """Note the time: a command that answers with Redis' time goes out now."""
+        self._sent = (time.monotonic(), clock.now().timestamp() - clock.offset_s())
+
+    def answer(self, redis_time: float) -> None:
+        """Take Redis' time (Unix seconds) from the answer that has just come."""
+        began, host_time = self._sent
+        trip = time.monotonic() - began
+        self._samples.append((trip, redis_time - host_time - trip / 2))
+        offset = self.offset_s
+        assert offset is not None
+        clock.correct(offset)
+
+
+def flat(fields: dict[str, Any]) -> list[Any]:
+    """Lay out a mapping as a script's arguments."""
+    return [part for pair in fields.items() for part in pair]
+
+
+def is_listening(client: redis.Redis, queue: str) -> bool:
+    """Tell whether a worker that lives takes jobs from a queue."""
+    now, _ = client.time()
+    names = client.zrangebyscore(keys.PRESENCE, now - LAPSE_S, "+inf")
+    records = client.mget([keys.record(name.decode()) for name in names]) if names else []
+    return any(queue in msgspec.json.decode(raw, type=Presence).queues for raw in records if raw)
