@@ -21,9 +21,7 @@ MAX_TARGETS = 2**32
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")  # RFC 1123
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # resolvers read such a last label as an address
 _MAX_NAME = 253  # RFC 1035
-_ACCEPTED = (
-    "no address, CIDR (10.0.0.0/24), range (10.0.0.5-20 or 10.0.0.1-10.0.1.9) or host name"
-)
+_ACCEPTED = "no address, CIDR (10.0.0.0/24), range (10.0.0.5-20 or 10.0.0.1-10.0.1.9) or host name"
 
 
 class Targets(Struct, frozen=True, dict=True):  # dict: for the cached property
