@@ -37,7 +37,6 @@ def ports(addresses: Sequence[str], params: PortsParams, run: Run) -> Iterator[O
         may_dial=run.may_dial,
         timeout_s=params.timeout_ms / 1000,
         tries=params.tries,
-        seed=hash(tuple(addresses)),
         advance=run.advance,
     ):
         if state is ProbeState.OPEN:

@@ -1,4 +1,4 @@
-"""The TCP connect engine: addresses × ports → one verdict per probe.
+"""The TCP connect engine: addresses and ports → one verdict per probe.
 
 One loop over raw non-blocking sockets and epoll: launch while the window has room, collect
 answers, expire what was silent. Only probes in flight and those to be tried again are held.
@@ -8,16 +8,12 @@ nobody silent. What connect() refuses before a packet left is our own fault, nev
 Running short of descriptors, local ports or memory only delays a probe.
 """
 
+import errno
 import socket
 import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from errno import (
-    EADDRNOTAVAIL, EAGAIN, EALREADY, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH,
-    EINPROGRESS, EINTR, EISCONN, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT,
-    EACCES, EPERM, EPIPE, ETIMEDOUT, errorcode,
-)  # fmt: skip
 from ipaddress import ip_address
 from select import EPOLLOUT, epoll
 from typing import NamedTuple
@@ -33,21 +29,25 @@ OUT_OF_SCOPE = "out-of-scope"
 
 _VERDICTS = {  # what a SYN brought back; any other errno is filtered, with its own name
     0: (ProbeState.OPEN, "accepted"),
-    EISCONN: (ProbeState.OPEN, "accepted"),
-    ECONNRESET: (ProbeState.OPEN, "reset"),  # accepted, then thrown out
-    EPIPE: (ProbeState.OPEN, "reset"),
-    ECONNREFUSED: (ProbeState.CLOSED, "refused"),
-    EHOSTUNREACH: (ProbeState.FILTERED, "host-unreachable"),
-    EHOSTDOWN: (ProbeState.FILTERED, "host-unreachable"),
-    ENONET: (ProbeState.FILTERED, "host-unreachable"),
-    ENETUNREACH: (ProbeState.FILTERED, "net-unreachable"),
-    ENOPROTOOPT: (ProbeState.FILTERED, "proto-unreachable"),
-    EACCES: (ProbeState.FILTERED, "admin-prohibited"),
-    EPERM: (ProbeState.FILTERED, "admin-prohibited"),
+    errno.EISCONN: (ProbeState.OPEN, "accepted"),
+    errno.ECONNRESET: (ProbeState.OPEN, "reset"),  # accepted, then thrown out
+    errno.EPIPE: (ProbeState.OPEN, "reset"),
+    errno.ECONNREFUSED: (ProbeState.CLOSED, "refused"),
+    errno.EHOSTUNREACH: (ProbeState.FILTERED, "host-unreachable"),
+    errno.EHOSTDOWN: (ProbeState.FILTERED, "host-unreachable"),
+    errno.ENONET: (ProbeState.FILTERED, "host-unreachable"),
+    errno.ENETUNREACH: (ProbeState.FILTERED, "net-unreachable"),
+    errno.ENOPROTOOPT: (ProbeState.FILTERED, "proto-unreachable"),
+    errno.EACCES: (ProbeState.FILTERED, "admin-prohibited"),
+    errno.EPERM: (ProbeState.FILTERED, "admin-prohibited"),
 }
-_ANSWERS = frozenset({0, EISCONN, ECONNRESET, EPIPE, ECONNREFUSED})  # surely from the target
-_PENDING = frozenset({EINPROGRESS, EALREADY, EINTR})
-_SHORT = frozenset({EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN})
+_ANSWERS = frozenset(
+    {0, errno.EISCONN, errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED}
+)  # surely from the target
+_PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+_SHORT = frozenset(
+    {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
+)
 _SELF = "self-connect"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger 0: no TIME_WAIT piles up
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -191,7 +191,7 @@ class _Engine:
         return self._refused_here(probe, code)
 
     def _refused_here(self, probe: _Probe, code: int) -> bool:
-        name = errorcode.get(code, str(code)).lower()
+        name = _name(code)
         if code in _SHORT:
             return self._delay(probe, name)
         self._settle(probe, ProbeState.UNKNOWN, f"local-{name}")
@@ -211,7 +211,7 @@ class _Engine:
             flight = self._flights[fd]
             code = flight.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._forget(fd)
-            if code == ETIMEDOUT:  # the kernel gave up before we did
+            if code == errno.ETIMEDOUT:  # the kernel gave up before we did
                 self._silent(flight)
             else:
                 self._landed(flight.sock, flight.probe, code)
@@ -219,7 +219,7 @@ class _Engine:
     def _landed(self, sock: socket.socket, probe: _Probe, code: int) -> bool:
         """Settle what an answered or failed connect means; tell whether to go on dialling."""
         is_self = False
-        if code in (0, EISCONN):
+        if code in (0, errno.EISCONN):
             is_self = _is_self_connected(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         sock.close()
@@ -227,8 +227,7 @@ class _Engine:
             return self._delay(probe, _SELF)
         if code in _SHORT:
             return self._refused_here(probe, code)
-        verdict = _VERDICTS.get(code)
-        state, reason = verdict or (ProbeState.FILTERED, errorcode.get(code, str(code)).lower())
+        state, reason = _VERDICTS.get(code) or (ProbeState.FILTERED, _name(code))
         self._settle(probe, state, reason)
         return True
 
@@ -258,15 +257,20 @@ class _Engine:
         if self._pace.back_off(len(self._flights)):
             self._delayed.append((time.monotonic() + RETRY_S, probe))
             return False
-        self._results.append(self._result(probe, ProbeState.UNKNOWN, reason))
+        self._report(probe, ProbeState.UNKNOWN, reason)
         return True
 
     def _settle(self, probe: _Probe, state: ProbeState, reason: str) -> None:
         self._pace.progress(1)
-        self._results.append(self._result(probe, state, reason))
+        self._report(probe, state, reason)
 
-    def _result(self, probe: _Probe, state: ProbeState, reason: str) -> ProbeResult:
-        return ProbeResult(self._hosts[probe.host], probe.port, state, reason, probe.attempt)
+    def _report(self, probe: _Probe, state: ProbeState, reason: str) -> None:
+        host, port, attempt = probe
+        self._results.append(ProbeResult(self._hosts[host], port, state, reason, attempt))
+
+
+def _name(code: int) -> str:
+    return errno.errorcode.get(code, str(code)).lower()
 
 
 def _is_self_connected(sock: socket.socket) -> bool:

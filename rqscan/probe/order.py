@@ -1,7 +1,7 @@
 """A shuffled order over any number of things, in no memory.
 
 An index goes in, its place in the shuffled order comes out: four rounds of a keyed Feistel
-network over an a × b grid that is barely larger than the size, walked on while it lands outside.
+network over an a by b grid that is barely larger than the size, walked on while it lands outside.
 Same size and seed give the same order on every machine and version of Python.
 """
 
@@ -12,6 +12,7 @@ from math import isqrt
 __all__ = ["Permutation"]
 
 _MASK = (1 << 64) - 1
+_ODD = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: spreads low bits upward
 
 
 class Permutation:
@@ -26,8 +27,7 @@ class Permutation:
         self._width = max(1, isqrt(size))
         self._height = -(-size // self._width)
         digest = blake2b(str(seed).encode(), digest_size=32).digest()
-        # odd factors, so that each is a bijection on 64 bits
-        self._keys = tuple(int.from_bytes(digest[i : i + 8]) | 1 for i in range(0, 32, 8))
+        self._keys = tuple(int.from_bytes(digest[i : i + 8]) for i in range(0, 32, 8))
 
     def __len__(self) -> int:
         return self.size
@@ -38,13 +38,18 @@ class Permutation:
         width, height, (a, b, c, d) = self._width, self._height, self._keys
         while True:
             y, x = divmod(index, width)
-            x = (x + (((y + a) * a & _MASK) >> 20)) % width
-            y = (y + (((x + b) * b & _MASK) >> 20)) % height
-            x = (x + (((y + c) * c & _MASK) >> 20)) % width
-            y = (y + (((x + d) * d & _MASK) >> 20)) % height
+            x = (x + _mix(y, a)) % width
+            y = (y + _mix(x, b)) % height
+            x = (x + _mix(y, c)) % width
+            y = (y + _mix(x, d)) % height
             index = y * width + x
             if index < self.size:
                 return index
 
     def __iter__(self) -> Iterator[int]:
         return map(self.__getitem__, range(self.size))
+
+
+def _mix(value: int, key: int) -> int:
+    mixed = (value + key) * _ODD & _MASK
+    return (mixed ^ mixed >> 32) * (key | 1) >> 24 & _MASK

@@ -4,9 +4,9 @@ The window starts as large as the process' descriptors allow, shrinks when the k
 a resource, and grows back with every answer. Shortness is our own: it is never a verdict.
 """
 
-import os
 import resource
 import time
+from pathlib import Path
 
 __all__ = ["MAX_WINDOW", "PATIENCE_S", "RETRY_S", "Pace"]
 
@@ -32,7 +32,7 @@ def _free_descriptors() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return MAX_WINDOW
-    return hard - len(os.listdir("/proc/self/fd")) - _RESERVE
+    return hard - len(list(Path("/proc/self/fd").iterdir())) - _RESERVE
 
 
 class Pace:

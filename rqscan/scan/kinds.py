@@ -5,11 +5,11 @@ a module of the jobs folder, or in a package with the entry-point group ``rqscan
 """
 
 import difflib
-import importlib
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from rqscan.model import Observation
 __all__ = ["Kind", "Run", "check_params", "get_kind", "kind", "load_kinds"]
 
 P = TypeVar("P", bound=Struct)
-KindFunction = Callable[[Sequence[str], Any, "Run"], Iterator[Observation]]
+F = TypeVar("F", bound=Callable[..., Iterator[Observation]])
 
 
 class Run(Struct, frozen=True):
@@ -38,7 +38,7 @@ class Kind(Struct, frozen=True):
     """One scan kind, as registered."""
 
     name: str
-    function: KindFunction
+    function: Callable[[Sequence[str], Any, Run], Iterator[Observation]]
     params: type[Struct]
     probes_per_host: Callable[[Any], int]
     description: str  # first line of the function's docstring
@@ -48,25 +48,19 @@ class Kind(Struct, frozen=True):
 _kinds: dict[str, Kind] = {}
 
 
-def kind(
-    name: str, *, params: type[P], probes_per_host: Callable[[P], int]
-) -> Callable[
-    [Callable[[Sequence[str], P, Run], Iterator[Observation]]],
-    Callable[[Sequence[str], P, Run], Iterator[Observation]],
-]:
+def kind(name: str, *, params: type[P], probes_per_host: Callable[[P], int]) -> Callable[[F], F]:
     """Register the decorated function as the scan kind `name`.
 
     Raises:
         ConfigError: another module has a kind of this name.
     """
 
-    def register(
-        function: Callable[[Sequence[str], P, Run], Iterator[Observation]],
-    ) -> Callable[[Sequence[str], P, Run], Iterator[Observation]]:
+    def register(function: F) -> F:
         source = function.__module__
-        known = _kinds.get(name)
-        if known and known.source != source:
-            raise ConfigError(f"kind {name!r} is in {known.source} and in {source}; rename one")
+        if name in _kinds and _kinds[name].source != source:
+            raise ConfigError(
+                f"kind {name!r} is in {_kinds[name].source} and in {source}; rename one of them"
+            )
         description = (function.__doc__ or "").strip().partition("\n")[0]
         _kinds[name] = Kind(name, function, params, probes_per_host, description, source)
         return function
@@ -127,18 +121,18 @@ def check_params(kind: Kind, raw: dict[str, Any]) -> Struct:
 
 
 def _import_folder(folder: Path) -> None:
-    package = _guard(f"jobs folder {str(folder)!r}", lambda: importlib.import_module(folder.name))
+    package = _guard(f"jobs folder {str(folder)!r}", import_module, folder.name)
     if folder not in [Path(path).resolve() for path in package.__path__]:
         raise ConfigError(
             f"jobs.path: {str(folder)!r} is hidden by {package.__path__[0]!r}; rename it"
         )
     for module in pkgutil.iter_modules([str(folder)], f"{folder.name}."):
-        _guard(f"kind module {module.name}", lambda name=module.name: importlib.import_module(name))
+        _guard(f"kind module {module.name}", import_module, module.name)
 
 
-def _guard(what: str, load: Callable[[], Any]) -> Any:
+def _guard(what: str, load: Callable[..., Any], *args: str) -> Any:
     try:
-        return load()
+        return load(*args)
     except RqscanError:
         raise
     except Exception as error:

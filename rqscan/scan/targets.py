@@ -11,7 +11,7 @@ from typing import TextIO
 from msgspec import Struct
 
 from rqscan.errors import UsageError
-from rqscan.scan.ranges import Range, merge, parse_range, place, subtract, text
+from rqscan.scan.ranges import Range, merge, parse_range, subtract, text
 
 __all__ = ["MAX_TARGETS", "Targets", "expand", "parse_targets", "read_targets"]
 
@@ -19,7 +19,8 @@ MAX_TARGETS = 2**32
 """Most targets of one scan: all of IPv4; more could never be finished."""
 
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")  # RFC 1123
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # resolvers read such a last label as an address
+_NUMBER = re.compile(r"[0-9-]+|0x[0-9a-f]*")  # as last label: a mistyped address or range, and
+# resolvers read some as an address
 _MAX_NAME = 253  # RFC 1035
 _ACCEPTED = "no address, CIDR (10.0.0.0/24), range (10.0.0.5-20 or 10.0.0.1-10.0.1.9) or host name"
 
@@ -123,15 +124,6 @@ def _parse(spec: str) -> Range | str:
         len(name) <= _MAX_NAME
         and all(_LABEL.fullmatch(label) for label in labels)
         and not _NUMBER.fullmatch(labels[-1])
-        and not _is_address(spec.partition("-")[0])  # a mistyped range
     ):
         return name
     raise UsageError(f"target {spec!r} is {_ACCEPTED}")
-
-
-def _is_address(start: str) -> bool:
-    try:
-        place(start)
-    except ValueError:
-        return False
-    return True
