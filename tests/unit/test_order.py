@@ -46,6 +46,3 @@ def test_index_outside_is_refused():
     for index in (-1, 10):
         with pytest.raises(IndexError):
             Permutation(10, 0)[index]
-
-
-
