@@ -6,8 +6,11 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import zlib
+from pathlib import Path
 
+import msgspec
 import pytest
 import rq
 from rq.job import Job
@@ -164,15 +167,14 @@ def test_rqs_own_tools_see_our_workers_queues_and_jobs(rig, client):
     rig.worker("wakaka", "default", "--name", "w1", "--concurrency", "3")
     done = rig.json("scan", "127.0.0.1", "-p", "1-10", "--queue", "wakaka")
     (worker,) = wait_for(lambda: rq.Worker.all(connection=client), 5)
-    assert (worker.name, worker.queue_names(), worker.state) == ("w1", ["wakaka", "default"], "idle")
+    assert (worker.name, worker.queue_names(), worker.get_state()) == ("w1", ["wakaka", "default"], "idle")
     assert rq.Worker.count(connection=client) == 1
     assert rq.Queue("wakaka", connection=client).count == 0
-    job = rq.job.Job.fetch(f"{done['scan_id']}-0-1", connection=client, serializer="json")
+    job = Job.fetch(f"{done['scan_id']}-0-1", connection=client, serializer="json")
     assert job.get_status() == "finished"
     assert job.latest_result().return_value == {"observations": done["observations"], "probes": 10}
     info = subprocess.run(
-        ["rq", "info", "--url", rig.env["RQSCAN_REDIS_URL"]],
-        executable=re.sub(r"python[^/]*$", "rq", __import__("sys").executable),
+        [Path(sys.executable).with_name("rq"), "info", "--url", rig.env["RQSCAN_REDIS_URL"]],
         capture_output=True, text=True, timeout=30, check=True,
     ).stdout  # fmt: skip
     assert "wakaka" in info
@@ -275,10 +277,8 @@ def test_a_worker_killed_with_its_host_comes_back_under_its_name_and_takes_over(
 
 
 def test_a_waiting_scan_says_so_when_nobody_listens(rig):
-    started = rig.start("-mrqscan") if False else None
-    assert started is None
     process = subprocess.Popen(
-        [__import__("sys").executable, "-m", "rqscan", "scan", "127.0.0.1", "-p", "1"],
+        [sys.executable, "-m", "rqscan", "scan", "127.0.0.1", "-p", "1"],
         stderr=subprocess.PIPE, env=rig.env, text=True, cwd=rig.folder,
     )  # fmt: skip
     try:
@@ -294,8 +294,6 @@ def test_a_waiting_scan_says_so_when_nobody_listens(rig):
 
 
 def test_presence_says_what_the_worker_is(rig, client):
-    import msgspec
-
     rig.worker("default", "--name", "w1", "--concurrency", "2")
     raw = wait_for(lambda: client.get(keys.record("w1")), 10)
     presence = msgspec.json.decode(raw, type=Presence)
