@@ -28,6 +28,7 @@ MIGRATE = "bring its schema up to date with: rqscan db migrate"
 RIGHTS = "check that this user may write the file and its folder"
 SQLITE_ADVICE = {
     sqlite3.SQLITE_BUSY: "another process holds it: try again",
+    sqlite3.SQLITE_PROTOCOL: "too many processes want it at once: try again",
     sqlite3.SQLITE_FULL: "free some space on its disk",
     sqlite3.SQLITE_IOERR: "check its disk and the space on it",
     sqlite3.SQLITE_NOTADB: "move that file away or name another in database.url",
@@ -87,7 +88,7 @@ class Sqlite:
     def advice(self, error: Exception) -> str | None:
         """Say what to do where the database is to blame; None where the statement is."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-        return MIGRATE if "no such table" in str(error) else SQLITE_ADVICE.get(code)
+        return MIGRATE if str(error).startswith("no such ") else SQLITE_ADVICE.get(code)
 
 
 class MySql:
