@@ -94,9 +94,7 @@ def test_a_scan_of_a_name_and_of_ipv6_reports_the_address_dialled(rig):
 def test_a_target_outside_the_scope_is_refused_before_anything_is_enqueued(rig, client):
     with listeners([("127.0.0.66", 0)]) as opened:
         ((_, port),) = opened
-        done = rig.run(
-            "scan", "127.0.0.60-70", "-p", str(port), RQSCAN_SCOPE_DENY="127.0.0.66"
-        )
+        done = rig.run("scan", "127.0.0.60-70", "-p", str(port), RQSCAN_SCOPE_DENY="127.0.0.66")
     assert done.returncode == 4
     assert "127.0.0.60-70" in done.stderr
     assert "denied by scope.deny 127.0.0.66; 1 of 11 targets" in done.stderr
@@ -151,7 +149,7 @@ def test_foreign_payloads_are_refused_kept_and_counted_and_the_worker_goes_on(
     worker = rig.worker("default", RQSCAN_ALLOW_FUNCTIONS="math.gcd")
     worker.wait_for_event("job_refused", count=len(jobs))
     good = stock.enqueue("math.gcd", 4, 6)
-    result = wait_for(lambda: good.latest_result(), 10, "the result of an allowed function")
+    result = wait_for(good.latest_result, 10, "the result of an allowed function")
     assert result.return_value == 2
     assert good.get_status() == "finished"
     assert not canary.exists()
@@ -159,7 +157,7 @@ def test_foreign_payloads_are_refused_kept_and_counted_and_the_worker_goes_on(
     failed = FailedJobRegistry("default", connection=client).get_job_ids(cleanup=False)
     assert sorted(failed) == sorted(job.id for job in jobs)
     kept = Job.fetch(jobs[0].id, connection=client, serializer="json")
-    assert kept.args == (f"touch {canary}",) or kept.args == [f"touch {canary}"]
+    assert list(kept.args) == [f"touch {canary}"]
     assert "os.system" in kept.latest_result().exc_string
 
 
@@ -167,7 +165,11 @@ def test_rqs_own_tools_see_our_workers_queues_and_jobs(rig, client):
     rig.worker("wakaka", "default", "--name", "w1", "--concurrency", "3")
     done = rig.json("scan", "127.0.0.1", "-p", "1-10", "--queue", "wakaka")
     (worker,) = wait_for(lambda: rq.Worker.all(connection=client), 5)
-    assert (worker.name, worker.queue_names(), worker.get_state()) == ("w1", ["wakaka", "default"], "idle")
+    assert (worker.name, worker.queue_names(), worker.get_state()) == (
+        "w1",
+        ["wakaka", "default"],
+        "idle",
+    )
     assert rq.Worker.count(connection=client) == 1
     assert rq.Queue("wakaka", connection=client).count == 0
     job = Job.fetch(f"{done['scan_id']}-0-1", connection=client, serializer="json")
