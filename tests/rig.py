@@ -17,6 +17,7 @@ from tests.servers import wait_for
 __all__ = ["Rig", "listeners"]
 
 ROOT = Path(__file__).resolve().parent.parent
+NOBODY = 65534
 
 
 class Rig:
@@ -34,12 +35,24 @@ class Rig:
             self.env["RQSCAN_REDIS_URL"] = settings.redis.url
         if settings.database.url:
             self.env["RQSCAN_DATABASE_URL"] = settings.database.url
+        self._prefix: list[str] = []
         self._started: list[subprocess.Popen[bytes]] = []
+
+    def become_nobody(self) -> None:
+        """Run what follows as an ordinary user, in folders of its own.
+
+        It may still read everything, since the interpreter may lie in root's home.
+        """
+        read = "-all,+dac_read_search"
+        self._prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        self._prefix += [f"--inh-caps={read}", f"--ambient-caps={read}"]
+        for path in (self.folder, Path(self.env["RQSCAN_HOME"])):
+            os.chown(path, NOBODY, NOBODY)
 
     def run(self, *arguments: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess:
         """Run `rqscan` to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "rqscan", *arguments],
+            [*self._prefix, sys.executable, "-m", "rqscan", *arguments],
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -60,7 +73,7 @@ class Rig:
         log = self.folder / f"{script}.{len(self._started)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / script), *arguments],
+                [*self._prefix, sys.executable, str(ROOT / script), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

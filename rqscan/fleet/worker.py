@@ -79,7 +79,7 @@ class ScanWorker(Worker):
         self._signals = 0
         self._stop_deadline = float("inf")
 
-    def work(  # type: ignore[override]  # RQ's other arguments are taken and mean nothing here
+    def work(  # RQ's other arguments are taken and mean nothing here
         self,
         burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
         *_: Any,
@@ -262,7 +262,8 @@ class ScanWorker(Worker):
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
             concurrency=self.concurrency, jobs=jobs, versions=versions(),
-            clock_offset_s=self._registration.clockwork.offset_s, rss_bytes=memory_bytes(self._stable.pids),
+            clock_offset_s=self._registration.clockwork.offset_s,
+            rss_bytes=memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.

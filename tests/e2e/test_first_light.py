@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 import signal
@@ -303,3 +304,22 @@ def test_presence_says_what_the_worker_is(rig, client):
     assert presence.versions.keys() == {"rqscan", "rq", "redis", "python"}
     assert presence.concurrency == 2
     assert presence.client_id in {int(c["id"]) for c in client.client_list()}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0 to become an ordinary user")
+def test_a_worker_runs_as_root_with_one_warning_and_as_an_ordinary_user_with_none(
+    rig, redis_server
+):
+    as_root = rig.worker("wakaka", "--burst")
+    assert as_root.process.wait(20) == 0
+    assert len(as_root.of("running_as_root")) == 1
+    redis_server.socket.chmod(0o777)
+    rig.become_nobody()
+    done = rig.json("scan", "127.0.0.1", "-p", "1-100", "--no-wait", "--queue", "wakaka")
+    ordinary = rig.worker("wakaka", "--burst")
+    assert ordinary.process.wait(20) == 0
+    assert ordinary.of("running_as_root") == []
+    assert len(ordinary.of("job_finished")) == 1
+    (listed,) = rig.json("scans")
+    assert (listed["scan_id"], listed["state"]) == (done["scan_id"], "finished")

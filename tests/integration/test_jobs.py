@@ -36,7 +36,7 @@ def test_our_names_of_rqs_keys_are_rqs(client):
     queue, worker = rq.Queue("q", connection=client), rq.Worker(["q"], connection=client)
     assert keys.queue("q") == queue.key
     assert keys.job("j") == Job.key_for("j")
-    assert keys.QUEUES == rq.Queue.redis_queues_keys
+    assert rq.Queue.redis_queues_keys == keys.QUEUES
     assert keys.worker(worker.name) == worker.key
     assert keys.executions_of(worker.name) == worker.executions_key
     assert keys.results("j") == Result.get_key("j")
