@@ -109,14 +109,23 @@ def two_hosts(namespace) -> tuple[Namespace, Namespace]:
     """Give a scanner at 192.0.2.1 and a target that has 192.0.2.10 to .19, on one wire."""
     scanner = namespace()
     target = namespace(scanner)
-    scanner.run("ip", "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", str(target.pid))  # fmt: skip  # noqa: E501
+    pid = str(target.pid)
+    scanner.run(
+        *["ip", "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns"], pid
+    )
+    for one, mac in ((scanner, "02:00:00:00:00:01"), (target, "02:00:00:00:00:02")):
+        one.run("ip", "link", "set", "wire", "address", mac)
+        one.run("ip", "link", "set", "wire", "up")
     scanner.run("ip", "address", "add", "192.0.2.1/24", "dev", "wire")
     scanner.run("ip", "address", "add", "2001:db8::1/64", "dev", "wire", "nodad")
     for last in range(10, 20):
         target.run("ip", "address", "add", f"192.0.2.{last}/24", "dev", "wire")
     target.run("ip", "address", "add", "2001:db8::10/64", "dev", "wire", "nodad")
-    for one in (scanner, target):
-        one.run("ip", "link", "set", "wire", "up")
+    # neighbour discovery takes its time on a fresh link
+    scanner.run(
+        *["ip", "neigh", "add", "2001:db8::10", "lladdr", "02:00:00:00:00:02", "dev", "wire"]
+    )
+    target.run(*["ip", "neigh", "add", "2001:db8::1", "lladdr", "02:00:00:00:00:01", "dev", "wire"])
     target.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")  # each refusal is told
     target.run("sysctl", "-qw", "net.ipv6.icmp.ratelimit=0")
     return scanner, target

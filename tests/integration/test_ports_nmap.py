@@ -20,7 +20,7 @@ import json, sys
 from jobs.ports import PortsParams, ports
 from rqscan.scan.kinds import Run
 hosts, params = json.loads(sys.argv[1])
-run = Run(may_dial=lambda address: True, advance=int)
+run = Run(may_dial=bool, advance=int)
 seen = ports(hosts, PortsParams(**params), run)
 print(json.dumps([[o.host, o.port, o.state, o.data] for o in seen]))
 """
@@ -50,7 +50,7 @@ def test_the_open_set_is_nmaps_and_the_truth():
                     truth.add((host, wanted[-1]))
         text = ",".join(map(str, wanted))
         told = []
-        run = Run(may_dial=lambda address: True, advance=told.append)
+        run = Run(may_dial=bool, advance=told.append)
         seen = list(ports(hosts, PortsParams(ports=text), run))
         nmap = subprocess.run(
             [*NMAP, "-p", text, *hosts], capture_output=True, text=True, check=True, timeout=60
@@ -138,7 +138,7 @@ def test_a_silent_port_is_tried_again_on_a_new_socket(two_hosts):
     target.run("iptables", "-A", "INPUT", "-p", "tcp", "--syn", "-j", "DROP")
     params = {"ports": "2000-2009", "timeout_ms": 200, "tries": 2}
     done = scanner.python(SCAN, json.dumps([["192.0.2.10"], params])).communicate(timeout=60)[0]
-    # 10 ports × 2 tries = 20 SYNs, of which exactly one came through
+    # 10 ports by 2 tries = 20 SYNs, of which exactly one came through
     assert json.loads(done)[-1][3]["counts"] == {
         "closed": {"refused": 1}, "no-response": {"timeout": 9},
     }  # fmt: skip
