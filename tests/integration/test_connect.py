@@ -260,7 +260,7 @@ told(results)
 def test_local_ports_run_out_and_come_back(namespace):
     """All local ports lead to one open port: it is delayed, the others are not."""
     inside = namespace()
-    inside.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40099")
+    inside.run("sysctl -qw", "net.ipv4.ip_local_port_range=40000 40099")
     running = inside.python(
         SCAN
         + """
@@ -297,7 +297,7 @@ told([taken, r.port, *r[2:]] for r in results)
 def test_what_this_host_refuses_is_no_fact_about_the_target(namespace):
     inside = namespace()
     for how, net in (("unreachable", 10), ("prohibit", 20), ("blackhole", 30)):
-        inside.run("ip", "route", "add", how, f"198.51.100.{net}/32")
+        inside.run(f"ip route add {how} 198.51.100.{net}/32")
     running = inside.python(
         SCAN + 'told(scan([f"198.51.100.{i}" for i in (10, 20, 30, 40)] + ["2001:db8::1"], [80]))'
     )
@@ -315,8 +315,8 @@ def test_what_this_host_refuses_is_no_fact_about_the_target(namespace):
 def test_a_stopped_scanner_takes_no_answer_for_silence(namespace):
     """The answers come while the scanner is stopped, its time-outs pass meanwhile too."""
     inside = namespace()
-    drop = ("INPUT", "-p", "tcp", "--syn", "-j", "DROP")
-    inside.run("iptables", "-A", *drop)
+    drop = "INPUT -p tcp --syn -j DROP"
+    inside.run(f"iptables -A {drop}")
     listening = inside.python("""
 import select, socket
 socks = []
@@ -340,7 +340,7 @@ input()
     )
 
     def all_sent():
-        for line in inside.run("iptables", "-L", "INPUT", "-nvx").splitlines():
+        for line in inside.run("iptables -L INPUT -nvx").splitlines():
             if "DROP" in line:
                 return int(line.split()[0]) >= 100
         return False
@@ -350,7 +350,7 @@ input()
         assert time.monotonic() < deadline
     sent_at = time.monotonic()
     os.kill(scanning.pid, signal.SIGSTOP)
-    inside.run("iptables", "-D", *drop)
+    inside.run(f"iptables -D {drop}")
     assert listening.stdout.readline() == "all came\n"  # by the kernel's own second SYN
     assert sent_at - started < 20
     while time.monotonic() < sent_at + 2.6:  # every time-out has passed
