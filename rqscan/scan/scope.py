@@ -114,9 +114,12 @@ class Scope:
 
 
 def _parse(setting: str, entries: Iterable[str]) -> list[tuple[str, Range]]:
-    try:
-        return [(entry := spec, parse_range(spec)) for spec in entries]
-    except ValueError as error:
-        raise ConfigError(
-            f"scope.{setting}: {entry!r} is no address, CIDR or range (names are not allowed here)"
-        ) from error
+    found = []
+    for entry in entries:
+        try:
+            found.append((entry, parse_range(entry)))
+        except ValueError as error:
+            raise ConfigError(
+                f"scope.{setting}: {entry!r} is no address, CIDR or range; give addresses, no names"
+            ) from error
+    return found

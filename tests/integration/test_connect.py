@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rqscan.probe.connect import OUT_OF_SCOPE, ProbeResult, scan_ports
+from rqscan.probe.connect import ProbeResult, scan_ports
 from rqscan.states import ProbeState
 
 
@@ -154,7 +154,7 @@ def test_a_denied_host_gets_no_packet_and_one_result():
         with pytest.raises(BlockingIOError):
             denied.accept()
     assert [r for r in results if r.host == "127.0.0.2"] == [
-        ProbeResult("127.0.0.2", None, ProbeState.UNKNOWN, OUT_OF_SCOPE, 0)
+        ProbeResult("127.0.0.2", None, ProbeState.UNKNOWN, "out-of-scope", 0)
     ]
     assert sorted(asked) == hosts
     assert sum(told) == 4
@@ -291,6 +291,19 @@ told([taken, r.port, *r[2:]] for r in results)
     assert results[0][0] == 100
     assert results[-1][1:] == [5000, "open", "accepted", 1]
     assert {tuple(r[2:4]) for r in results[:-1]} == {("closed", "refused")}
+
+
+@pytest.mark.namespaces
+def test_self_connects_are_dialled_again(namespace):
+    """With 20 local ports to choose from, many of these dials meet themselves."""
+    inside = namespace()
+    inside.run("sysctl -qw", "net.ipv4.ip_local_port_range=40000 40019")
+    running = inside.python(
+        SCAN + 'told(r for i in range(30) for r in scan(["127.0.0.1"], range(40000, 40020)))'
+    )
+    results = json.loads(running.communicate(timeout=60)[0])
+    assert len(results) == 600
+    assert {tuple(r[2:]) for r in results} == {("closed", "refused", 1)}
 
 
 @pytest.mark.namespaces
