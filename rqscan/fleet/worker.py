@@ -32,7 +32,13 @@ from rqscan.fleet import outcomes
 from rqscan.fleet.claims import BELL_S, Claims
 from rqscan.fleet.horses import Horse, Stable
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import JobReport, Presence, memory_bytes, versions
+from rqscan.fleet.presence import (
+    JobReport,
+    Presence,
+    memory_bytes,
+    refuse_living_namesake,
+    versions,
+)
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
@@ -98,7 +104,7 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker that lives has this name.
         """
-        self._refuse_living_namesake()
+        refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
         log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
             concurrency=self.concurrency)  # fmt: skip
@@ -261,7 +267,8 @@ class ScanWorker(Worker):
         presence = Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
-            concurrency=self.concurrency, jobs=jobs, versions=versions(),
+            concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
+            versions=versions(),
             clock_offset_s=self._registration.clockwork.offset_s,
             rss_bytes=memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
@@ -269,17 +276,6 @@ class ScanWorker(Worker):
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
         return presence, fields | {"state": "busy" if jobs else "idle"}
-
-    def _refuse_living_namesake(self) -> None:
-        raw = self.connection.get(keys.record(self.name))
-        if raw is None:
-            return
-        other = msgspec.json.decode(raw, type=Presence)
-        if self.connection.client_list(client_id=[other.client_id]):
-            raise FailedError(
-                f"worker name {self.name!r} is held by a worker that lives: pid {other.pid} on "
-                f"{other.host}; choose another --name or stop that one"
-            )
 
     # -- end ------------------------------------------------------------------------------------
 
