@@ -81,18 +81,17 @@ class ScanWorker(Worker):
         self.settings = msgspec.structs.replace(found, redis=here)
         self.concurrency = concurrency or os.cpu_count() or 1
         self._boot = secrets.token_hex(4)
-        self._kinds: dict[str, str] = {}  # of running jobs, by token
         self._signals = 0
         self._stop_deadline = float("inf")
 
-    def work(  # RQ's other arguments are taken and mean nothing here
+    def work(
         self,
         burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
         *_: Any,
         stop_timeout_s: float | None = None,
         **__: Any,
     ) -> bool:
-        """Run jobs until a signal ends it, or with `burst` until the queues are empty.
+        """Run jobs until a signal ends it; RQ's other arguments are taken and mean nothing.
 
         Args:
             burst: end once there is nothing left to claim.
@@ -215,14 +214,12 @@ class ScanWorker(Worker):
         if horse := self._stable.running.get(token):
             self._stable.kill(horse, GIVEN_BACK)  # a later attempt has its job
 
-    def _start(self, assignment: Assignment, kind: str) -> None:
-        self._kinds[assignment.token] = kind
+    def _start(self, assignment: Assignment) -> None:
         self._stable.run(assignment)
         log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
             attempt=assignment.attempt)  # fmt: skip
 
     def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
-        self._kinds.pop(assignment.token, None)
         self._ledger.add(assignment, outcome or self._outcome_of_death(horse, assignment))
         if self._registration.is_current:
             self._ledger.record(self._command, assignment.token)
@@ -255,12 +252,12 @@ class ScanWorker(Worker):
         jobs = [
             JobReport(
                 id=horse.assignment.job_id,
-                kind=self._kinds.get(token, ""),
+                kind=horse.assignment.kind,
                 age_s=round(now - horse.began, 3),
                 limit_s=horse.assignment.timeout_s,
                 progress=horse.progress,
             )
-            for token, horse in self._stable.running.items()
+            for horse in self._stable.running.values()
             if horse.assignment
         ]
         state = WorkerState.BUSY if jobs else WorkerState.IDLE
