@@ -1,8 +1,23 @@
-"""Settings: their shape with units and defaults, and how they are read and checked."""
+"""Settings: their shape with units and defaults, and how they are read and checked.
 
+defaults ← rqscan.toml ← environment, leaf by leaf, so that one start tells every error and each
+value knows where it came from. Schedule entries and scope rules are checked where they are used.
+"""
+
+import difflib
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, convert, field, structs
+from platformdirs import user_config_path, user_state_path
+
+from rqscan.errors import ConfigError
 
 __all__ = [
     "DatabaseSettings",
@@ -12,24 +27,46 @@ __all__ = [
     "ScopeSettings",
     "Settings",
     "WorkerSettings",
+    "load",
+    "mask_url",
 ]
 
 Seconds = Annotated[float, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+FilePath = Annotated[str, Meta(min_length=1)]
 
 
-class RedisSettings(Struct, frozen=True, forbid_unknown_fields=True):
+def mask_url(url: str) -> str:
+    """Give the URL with its password as ``***``: in the user part and in the query.
+
+    What cannot be told apart is masked too: better a dull message than a leaked secret.
+    """
+    if not re.match(r"\W*(unix|sqlite):///", url):
+        url = re.sub(r"(?s)^(.*?://|)([^:@/]*:)?.*@", r"\1\2***@", url)
+    return re.sub(r"(?is)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", url)
+
+
+class _Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    url: str | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return [*(shown | {"url": self.url and mask_url(self.url)}).items()]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+
+class RedisSettings(_Endpoint, frozen=True, forbid_unknown_fields=True):
     """Where Redis is; no url means the embedded server of the home."""
 
-    url: str | None = None
     connect_timeout_s: Seconds = 20
 
 
-class DatabaseSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class DatabaseSettings(_Endpoint, frozen=True, forbid_unknown_fields=True):
     """Where results are kept; no url means SQLite in the home."""
-
-    url: str | None = None
 
 
 class ScopeSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +96,7 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class JobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the scan kinds are; no path means the `jobs` folder beside rqscan or the config."""
 
-    path: str | None = None
+    path: FilePath | None = None
 
 
 class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +110,7 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings in force; `origin` tells for each dotted key where it came from."""
 
-    home: str
+    home: FilePath
     redis: RedisSettings = RedisSettings()
     database: DatabaseSettings = DatabaseSettings()
     scope: ScopeSettings = ScopeSettings()
@@ -85,3 +122,157 @@ class Settings(Struct, frozen=True, kw_only=True):
     schedule: list[dict[str, Any]] = field(default_factory=list)  # unchecked: entry by entry later
     origin: dict[str, str] = field(default_factory=dict)  # "worker.heartbeat_s": "default"
     path: str | None = None  # of the rqscan.toml that was read
+
+
+_SECTIONS: dict[str, type[Struct]] = {
+    f.name: f.type
+    for f in structs.fields(Settings)
+    if isinstance(f.type, type) and issubclass(f.type, Struct)
+}
+_WORDS: dict[Any, str] = {
+    Seconds: "a number at least 0",
+    Positive: "a whole number at least 1",
+    Count: "a whole number at least 0",
+    FilePath: "a path",
+    FilePath | None: "a path",
+    list[str]: "a list of texts",
+    list[dict[str, Any]]: "a list of tables ([[schedule]])",
+}
+_SCHEMES = {"redis.url": ("redis", "rediss", "unix"), "database.url": ("mysql+pymysql", "sqlite")}
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        path: the rqscan.toml that the user named; else `RQSCAN_CONFIG`, else the working folder,
+            else the user's config folder.
+        environ: where the `RQSCAN_…` variables are, which win over the file.
+
+    Raises:
+        ConfigError: settings are unknown or wrong (it lists them all), or the file is unreadable.
+    """
+    file, table = _read(path or environ.get("RQSCAN_CONFIG"))
+    named = table.get("queues")
+    queues = list({"default": 0, "wakaka": 0} | (named if isinstance(named, dict) else {}))
+    errors = [
+        f"expected a queue name of 1 to 64 letters, digits, _ or -, got: {name!r}"
+        for name in queues
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+    ]
+    shape = _shape(queues)
+    values: dict[str, Any] = {"home": str(user_state_path("rqscan"))}
+    origin = dict.fromkeys(shape, "default")
+    variables = {_variable(name): name for name in shape if name != "schedule"}
+    found = [(name, name, value, str(file)) for name, value in _leaves(table, shape)]
+    for variable, text in environ.items():
+        if variable.startswith("RQSCAN_") and variable != "RQSCAN_CONFIG" and text.strip():
+            name = variables.get(variable, variable)
+            found.append((name, f"{name} ({variable})", text.strip(), variable))
+    for name, shown, value, source in found:
+        try:
+            if name not in shape:
+                raise ValueError(_unknown(name, value, [*shape, *variables]))  # noqa: TRY301 - one list of errors
+            values[name] = _checked(name, shown, value, shape[name], source)
+            origin[name] = source
+        except ValueError as e:
+            errors.append(str(e))
+    if errors:
+        start = f"{len(errors)} settings are wrong: " if len(errors) > 1 else ""
+        raise ConfigError(
+            start + "; ".join(errors), advice=f"the file read is {file}" if file else None
+        )
+    return Settings(
+        home=values["home"],
+        queues={q: _struct(QueueSettings, f"queues.{q}", values) for q in queues},
+        schedule=values.get("schedule", []),
+        origin=origin,
+        path=str(file) if file else None,
+        **{section: _struct(struct, section, values) for section, struct in _SECTIONS.items()},
+    )
+
+
+def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
+    """Find and parse the file: the named one must exist, the others may."""
+    places = [Path("rqscan.toml"), user_config_path("rqscan") / "rqscan.toml"]
+    file = Path(named).expanduser() if named else next((p for p in places if p.exists()), None)
+    if file is None:
+        return None, {}
+    try:
+        return file.absolute(), tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"cannot read {file.absolute()}: {e.strerror}") from e
+    except ValueError as e:  # tells line and column
+        raise ConfigError(f"cannot read {file.absolute()}: {e}") from e
+
+
+def _shape(queues: list[str]) -> dict[str, Any]:
+    """Give the type of every setting by its dotted name."""
+    sections = _SECTIONS | {f"queues.{name}": QueueSettings for name in queues}
+    return {"home": FilePath, "schedule": list[dict[str, Any]]} | {
+        f"{section}.{f.name}": f.type
+        for section, struct in sections.items()
+        for f in structs.fields(struct)
+    }
+
+
+def _leaves(
+    table: dict[str, Any], shape: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        name = prefix + key
+        if isinstance(value, dict) and name not in shape and (value or _is_section(name, shape)):
+            yield from _leaves(value, shape, f"{name}.")
+        else:
+            yield name, value
+
+
+def _is_section(name: str, shape: Iterable[str]) -> bool:
+    return any(known.startswith(f"{name}.") for known in shape)
+
+
+def _variable(name: str) -> str:
+    if name == "worker.allow_functions":
+        return "RQSCAN_ALLOW_FUNCTIONS"
+    return "RQSCAN_" + re.sub(r"[.-]", "_", name).upper()
+
+
+def _unknown(name: str, value: Any, known: list[str]) -> str:
+    if _is_section(name, known):
+        return f"expected {name} to be a table, got: {mask_url(repr(value))}"
+    section, _, key = name.rpartition(".")
+    siblings = {k.removeprefix(f"{section}."): k for k in known if k.rpartition(".")[0] == section}
+    near = [siblings[k] for k in difflib.get_close_matches(key, siblings, n=1)]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    return f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else "")
+
+
+def _checked(name: str, shown: str, value: Any, kind: Any, source: str) -> Any:
+    """Give the value as its type has it; texts come from variables.
+
+    Raises:
+        ValueError: it is of another type; the message is for the user.
+    """
+    is_variable, got, schemes = shown != name, mask_url(repr(value)), _SCHEMES.get(name)
+    words = f"a {', '.join(s + '://' for s in schemes)} URL" if schemes else _WORDS[kind]
+    if is_variable and kind == list[str]:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        value = convert(value, kind, strict=not is_variable)
+        is_right = not (isinstance(value, float) and math.isinf(value))
+        if schemes:
+            url = urlsplit(value)
+            is_right = url.scheme in schemes and url.port != 0
+    except ValueError:  # msgspec's, or urlsplit's of a bad port or address
+        is_right = False
+    if not is_right:
+        raise ValueError(f"expected {shown} to be {words}, got: {got}")
+    if kind in (FilePath, FilePath | None):
+        base = Path() if is_variable else Path(source).parent
+        value = str((base / Path(value).expanduser()).absolute())
+    return value
+
+
+def _struct(struct: type[Struct], section: str, values: Mapping[str, Any]) -> Any:
+    names = {f.name: f"{section}.{f.name}" for f in structs.fields(struct)}
+    return struct(**{key: values[name] for key, name in names.items() if name in values})
