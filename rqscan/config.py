@@ -10,8 +10,9 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, convert, field, structs
@@ -38,10 +39,7 @@ FilePath = Annotated[str, Meta(min_length=1)]
 
 
 def mask_url(url: str) -> str:
-    """Give the URL with its password as ``***``: in the user part and in the query.
-
-    What cannot be told apart is masked too: better a dull message than a leaked secret.
-    """
+    """Give the URL with ``***`` for its password, and for what might be one."""
     if not re.match(r"\W*(unix|sqlite):///", url):
         url = re.sub(r"(?s)^(.*?://|)([^:@/]*:)?.*@", r"\1\2***@", url)
     return re.sub(r"(?is)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", url)
@@ -103,8 +101,35 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the jobs of one queue are run and kept."""
 
     timeout_s: Positive = 3600  # hard: the work-horse is killed
+    soft_timeout_s: Count = 0  # an exception in the job; 0: none
+    concurrency: Count = 0  # most jobs of this queue running at once in the fleet; 0: no limit
+    retries: Count = 0  # of a failed job
+    retry_backoff_s: Seconds = 5  # before the first retry; doubles with each
     result_ttl_s: Count = 3600  # 0 keeps no result in Redis
     failure_ttl_s: Count = 604_800
+
+
+class SpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows are kept on this host's disk while they are not in the store."""
+
+    mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
+    max_bytes: Positive = 1_073_741_824
+    max_delay_s: Seconds = 300
+
+
+class IdleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the network counts as idle."""
+
+    interfaces: list[str] = field(default_factory=list)  # empty: the one that leads to the store
+    below_bits_per_s: Count = 0  # 0: judged by percent
+    below_percent: Seconds = 10
+    for_s: Seconds = 5
+
+
+NOT_IN_FORCE = (
+    "spool.", "idle.", ".retries", ".retry_backoff_s", "worker.max_host_losses",
+)  # fmt: skip
+"""Parts of names of settings that are read and checked, and do nothing in this version."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -116,12 +141,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     scope: ScopeSettings = ScopeSettings()
     worker: WorkerSettings = WorkerSettings()
     jobs: JobsSettings = JobsSettings()
+    spool: SpoolSettings = SpoolSettings()
+    idle: IdleSettings = IdleSettings()
     queues: dict[str, QueueSettings] = field(
         default_factory=lambda: {"default": QueueSettings(), "wakaka": QueueSettings()}
     )
     schedule: list[dict[str, Any]] = field(default_factory=list)  # unchecked: entry by entry later
     origin: dict[str, str] = field(default_factory=dict)  # "worker.heartbeat_s": "default"
     path: str | None = None  # of the rqscan.toml that was read
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Names of the settings that the user made and that do nothing in this version."""
+        made = (name for name, source in self.origin.items() if source != "default")
+        return [name for name in made if any(part in name for part in NOT_IN_FORCE)]
 
 
 _SECTIONS: dict[str, type[Struct]] = {
@@ -135,6 +168,7 @@ _WORDS: dict[Any, str] = {
     Count: "a whole number at least 0",
     FilePath: "a path",
     FilePath | None: "a path",
+    Literal["direct", "spool_first", "redis_stream"]: "direct, spool_first or redis_stream",
     list[str]: "a list of texts",
     list[dict[str, Any]]: "a list of tables ([[schedule]])",
 }
@@ -160,36 +194,37 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         for name in queues
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
     ]
-    shape = _shape(queues)
+    sections = _SECTIONS | {f"queues.{name}": QueueSettings for name in queues}
+    shape: dict[str, Any] = {"home": FilePath, "schedule": list[dict[str, Any]]}
+    for section, struct in sections.items():
+        shape |= {f"{section}.{f.name}": f.type for f in structs.fields(struct)}
     values: dict[str, Any] = {"home": str(user_state_path("rqscan"))}
     origin = dict.fromkeys(shape, "default")
     variables = {_variable(name): name for name in shape if name != "schedule"}
-    found = [(name, name, value, str(file)) for name, value in _leaves(table, shape)]
-    for variable, text in environ.items():
-        if variable.startswith("RQSCAN_") and variable != "RQSCAN_CONFIG" and text.strip():
-            name = variables.get(variable, variable)
-            found.append((name, f"{name} ({variable})", text.strip(), variable))
-    for name, shown, value, source in found:
+    found = [(name, value, str(file)) for name, value in _leaves(table, shape)]
+    found += [
+        (variables.get(variable, variable), text.strip(), variable)
+        for variable, text in environ.items()
+        if variable.startswith("RQSCAN_") and variable != "RQSCAN_CONFIG" and text.strip()
+    ]
+    for name, value, source in found:
         try:
             if name not in shape:
-                raise ValueError(_unknown(name, value, [*shape, *variables]))  # noqa: TRY301 - one list of errors
-            values[name] = _checked(name, shown, value, shape[name], source)
-            origin[name] = source
+                errors.append(_unknown(name, value, [*shape, *variables]))
+            else:
+                values[name] = _checked(name, value, shape[name], source)
+                origin[name] = source
         except ValueError as e:
             errors.append(str(e))
     if errors:
         start = f"{len(errors)} settings are wrong: " if len(errors) > 1 else ""
-        raise ConfigError(
-            start + "; ".join(errors), advice=f"the file read is {file}" if file else None
-        )
-    return Settings(
-        home=values["home"],
-        queues={q: _struct(QueueSettings, f"queues.{q}", values) for q in queues},
-        schedule=values.get("schedule", []),
-        origin=origin,
-        path=str(file) if file else None,
-        **{section: _struct(struct, section, values) for section, struct in _SECTIONS.items()},
-    )
+        advice = f"the file read is {file}" if file else None
+        raise ConfigError(start + "; ".join(errors), advice=advice)
+    tree: dict[str, Any] = {"queues": {name: {} for name in queues}}
+    for name, value in values.items():
+        *parents, key = name.split(".")
+        reduce(lambda place, parent: place.setdefault(parent, {}), parents, tree)[key] = value
+    return convert(tree | {"origin": origin, "path": str(file) if file else None}, Settings)
 
 
 def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
@@ -200,20 +235,9 @@ def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
         return None, {}
     try:
         return file.absolute(), tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"cannot read {file.absolute()}: {e.strerror}") from e
-    except ValueError as e:  # tells line and column
-        raise ConfigError(f"cannot read {file.absolute()}: {e}") from e
-
-
-def _shape(queues: list[str]) -> dict[str, Any]:
-    """Give the type of every setting by its dotted name."""
-    sections = _SECTIONS | {f"queues.{name}": QueueSettings for name in queues}
-    return {"home": FilePath, "schedule": list[dict[str, Any]]} | {
-        f"{section}.{f.name}": f.type
-        for section, struct in sections.items()
-        for f in structs.fields(struct)
-    }
+    except (OSError, ValueError) as e:  # TOML's error tells line and column
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise ConfigError(f"cannot read {file.absolute()}: {reason}") from e
 
 
 def _leaves(
@@ -247,14 +271,13 @@ def _unknown(name: str, value: Any, known: list[str]) -> str:
     return f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else "")
 
 
-def _checked(name: str, shown: str, value: Any, kind: Any, source: str) -> Any:
-    """Give the value as its type has it; texts come from variables.
+def _checked(name: str, value: Any, kind: Any, source: str) -> Any:
+    """Give the value as its type has it; a text from a variable is converted.
 
     Raises:
         ValueError: it is of another type; the message is for the user.
     """
-    is_variable, got, schemes = shown != name, mask_url(repr(value)), _SCHEMES.get(name)
-    words = f"a {', '.join(s + '://' for s in schemes)} URL" if schemes else _WORDS[kind]
+    got, schemes, is_variable = mask_url(repr(value)), _SCHEMES.get(name), source == _variable(name)
     if is_variable and kind == list[str]:
         value = [part.strip() for part in value.split(",") if part.strip()]
     try:
@@ -266,13 +289,10 @@ def _checked(name: str, shown: str, value: Any, kind: Any, source: str) -> Any:
     except ValueError:  # msgspec's, or urlsplit's of a bad port or address
         is_right = False
     if not is_right:
+        words = f"a {', '.join(s + '://' for s in schemes)} URL" if schemes else _WORDS[kind]
+        shown = f"{name} ({source})" if is_variable else name
         raise ValueError(f"expected {shown} to be {words}, got: {got}")
     if kind in (FilePath, FilePath | None):
         base = Path() if is_variable else Path(source).parent
         value = str((base / Path(value).expanduser()).absolute())
     return value
-
-
-def _struct(struct: type[Struct], section: str, values: Mapping[str, Any]) -> Any:
-    names = {f.name: f"{section}.{f.name}" for f in structs.fields(struct)}
-    return struct(**{key: values[name] for key, name in names.items() if name in values})

@@ -1,0 +1,35 @@
+"""The command line: its door, which opens on Linux alone, and what every command asks for."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rqscan.config import Settings
+
+__all__ = ["main", "settings"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    platform: str = sys.platform  # as a variable: mypy takes the name for a constant
+    if platform == "linux":
+        from rqscan.cli.group import run
+
+        return run(argv)
+    is_windows = platform == "win32"
+    advice = "on Windows use WSL: wsl --install" if is_windows else "use a Linux host or container"
+    sys.stderr.write(f"rqscan: error: rqscan runs on Linux only; {advice}\n")
+    return 2
+
+
+def settings() -> "Settings":
+    """Load the settings for the command that runs, with its `--config`.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    from click import get_current_context
+
+    from rqscan.config import load
+
+    return load(get_current_context().find_root().obj)

@@ -1,0 +1,52 @@
+"""`rqscan kinds`: the scan kinds that this machine can run, with their parameters."""
+
+from typing import Any
+
+import rich_click as click
+
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
+
+__all__ = ["kinds"]
+
+UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}  # by the name's ending
+LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern", "enum")
+
+
+@click.command()
+@json_option
+def kinds(as_json: bool) -> None:
+    """List the scan kinds with their parameters."""
+    from rqscan.cli.show import print_json_array, print_table
+    from rqscan.scan.kinds import load_kinds
+
+    found = [
+        {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
+        for name, kind in load_kinds(settings()).items()
+    ]
+    if as_json:
+        print_json_array(found)
+        return
+    rows: list[dict[str, Any]] = []
+    for kind in found:
+        rows.append({"name": kind["name"], "about": kind["description"]})
+        rows += [p | {"name": f"  {p['name']}"} for p in kind["parameters"]]
+    print_table(["name", "type", "default", "unit", "constraint", "about"], rows)
+
+
+def _parameters(params: type[Any]) -> list[dict[str, Any]]:
+    """Describe the fields of a parameters' struct by their JSON schema."""
+    import msgspec
+
+    _, parts = msgspec.json.schema_components([params])
+    fields = parts[params.__name__].get("properties", {})
+    return [
+        {
+            "name": name,
+            "type": " or ".join(s.get("type", "any") for s in schema.get("anyOf", [schema])),
+            "default": schema.get("default"),
+            "unit": next((unit for end, unit in UNITS.items() if name.endswith(end)), None),
+            "constraint": ", ".join(f"{k} {schema[k]}" for k in LIMITS if k in schema),
+        }
+        for name, schema in fields.items()
+    ]
