@@ -65,7 +65,7 @@ class ScanQueue(Queue):
             yield from (chunk.chunk for chunk in batch)
 
     def _put(self, pipeline: Pipeline, chunk: Chunk, settings: QueueSettings) -> None:
-        fields = chunk_fields(chunk, self.name, settings)
+        fields = chunk_fields(chunk, self.name, settings, self.connection)
         flat = [part for pair in fields.items() for part in pair]
         name = job_id(chunk)
         pipeline.evalsha(

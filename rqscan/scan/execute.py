@@ -78,9 +78,10 @@ class Runner:
         kind = get_kind(chunk.kind)
         params = check_params(kind, chunk.params)
         excluded = parse_targets(chunk.exclude, limit=None)
-        scope = Scope(self._allow, [*self._deny, *excluded.slice(0, excluded.addresses)])
         resolve_once = functools.cache(resolve)  # what was checked is what is dialled
-        scope.check(chunk.targets, excluded, resolve=resolve_once)
+        deny = [*self._deny, *excluded.slice(0, excluded.addresses)]
+        scope = Scope(self._allow, deny, resolve=resolve_once)
+        scope.check(chunk.targets, excluded)
         targets = parse_targets(chunk.targets).minus(excluded)
         addresses = list(expand(targets.slice(0, targets.addresses)))
         addresses += [resolve_once(name)[0] for name in targets.names]

@@ -121,7 +121,8 @@ def make_plan(
     scope = Scope(settings.scope.allow, settings.scope.deny)
     if not skip_out_of_scope:
         scope.check(targets, excluded)
-    wanted, left_out = scope.split(targets, excluded)
+    wanted, outside, _ = scope.split(targets, excluded)
+    left_out = outside.count
     if not wanted.count:
         raise UsageError("no target is left to scan, after what was excluded or is out of scope")
     found = [(get_kind(kind), _params(get_kind(kind), ports)) for kind in dict.fromkeys(kinds)]
