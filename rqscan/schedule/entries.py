@@ -34,7 +34,7 @@ ALIASES = {
 
 _NOT_YET = {"task", "when", "max_delay_s", "misfire_limit", "misfire_deadline_s"}
 _SCAN_NOT_YET = {"profile", "rate", "skip_out_of_scope", "params"}
-_VALUES_NOT_YET = {"misfire": {"skip", "all"}, "overlap": {"queue", "cancel"}}
+_VALUES_NOT_YET = {"misfire": ("skip", "all"), "overlap": ("queue", "cancel")}
 _YEARS = range(1970, 2200)  # whatever is computed from these fits a datetime
 
 
@@ -53,7 +53,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: str  # unique; "#3" for the third table if that has no usable name
     invalid: str | None = None  # why it never runs
     cron: str | None = None  # five fields, six with the seconds first, or one of `ALIASES`
-    every_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    every_s: Annotated[float, Meta(ge=0.001, le=1e9)] | None = None
     at: datetime | None = None
     zone: str = "UTC"
     scan: ScanRequest | None = None
@@ -70,14 +70,10 @@ def read_entries(settings: Settings) -> list[Entry]:
     """Check each table of the schedule; one entry a table, in the file's order."""
     entries: dict[str, Entry] = {}
     for number, table in enumerate(settings.schedule, 1):
-        name = table.get("name")
+        name = f"#{number}"
         try:
-            _check_name(name, entries)
-        except ValueError as e:
-            name = f"#{number}"
-            entries[name] = Entry(name=name, invalid=str(e))
-            continue
-        try:
+            _check_name(table.get("name"), entries)
+            name = table["name"]
             entries[name] = _entry(table, settings)
         except (ValueError, UsageError) as e:
             entries[name] = Entry(name=name, invalid=str(e))
@@ -119,7 +115,12 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
         raise ValueError("expected scan, such as {{ targets = ['10.0.0.0/24'] }}, got none")
     zone = _zone(table.get("zone", "UTC"))
     times = {key: _time(key, table[key], zone) for key in ("at", "start", "end") if key in table}
-    entry = msgspec.convert(table | times, Entry)
+    try:
+        entry = msgspec.convert(table | times, Entry)
+    except msgspec.ValidationError as e:
+        what, _, path = str(e).partition(" - at `$.")
+        got = table[path.rstrip("`").partition("[")[0].partition(".")[0]]
+        raise ValueError(f"{what.lower()} for {path.rstrip('`')}, got: {got!r}") from e
     if entry.cron is not None:
         _check_cron(entry.cron)
     declared(settings, entry.queue)

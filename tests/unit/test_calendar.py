@@ -32,14 +32,15 @@ def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=UTC)
 
 
+@cache
 def wall(at: datetime, zone: str) -> datetime:
     return at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
 
 
 @cache
 def changes(zone: str) -> list[datetime]:
-    """The days before which the offset is another than after, 2023 to 2028 (some day, if none)."""
-    days = [utc(2023, 1, 1) + timedelta(days=n) for n in range(6 * 365)]
+    """The days before which the offset is another than after, 2024 to 2026 (some day, if none)."""
+    days = [utc(2024, 1, 1) + timedelta(days=n) for n in range(3 * 365)]
     offset = ZoneInfo(zone).utcoffset
     found = [d for d in days if offset(d.astimezone(ZoneInfo(zone))) != offset(
         (d + timedelta(days=1)).astimezone(ZoneInfo(zone)))]  # fmt: skip
@@ -75,9 +76,9 @@ def test_cron_is_due_as_the_oracle_says_around_each_clock_change(zone: str, expr
     entry = Entry(name="a", cron=expression, zone=zone)
     with_seconds = Entry(name="a", cron=f"0 {expression}", zone=zone)
     for day in changes(zone):
-        start, end = day - timedelta(hours=30), day + timedelta(hours=54)
+        start, end = day - timedelta(hours=6), day + timedelta(hours=42)
         expected = oracle(expression, zone, start, end)
-        assert len(expected) > 0 or "SUN" in expression or "MON" in expression
+        assert expected or "SUN" in expression or "MON" in expression
         found, at = [], start - MINUTE
         while (at := next_due(entry, at)) and at <= end:
             found.append(at)
@@ -89,7 +90,7 @@ def test_cron_is_due_as_the_oracle_says_around_each_clock_change(zone: str, expr
             assert due > base
             assert due == first or (first is None and due > end)
             assert next_due(with_seconds, base) == due
-            base += timedelta(minutes=13, seconds=7)
+            base += timedelta(minutes=19, seconds=7)
 
 
 def test_seconds_come_first_in_six_fields():
@@ -165,6 +166,6 @@ def test_jitter_is_the_same_everywhere_and_differs_by_run():
     waits = [jitter(entry, utc(2026, 1, 1, 0, n)) for n in range(50)]
     assert waits == [jitter(entry, utc(2026, 1, 1, 0, n)) for n in range(50)]
     assert len(set(waits)) == 50
-    assert timedelta(0) <= min(waits) < timedelta(5) and max(waits) < timedelta(seconds=30)
-    assert max(waits) > timedelta(seconds=20)
+    assert timedelta(0) <= min(waits) < timedelta(seconds=5)
+    assert timedelta(seconds=20) < max(waits) < timedelta(seconds=30)
     assert jitter(Entry(name="a", every_s=60), utc(2026, 1, 1)) == timedelta(0)
