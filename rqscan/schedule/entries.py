@@ -112,7 +112,7 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
     if len(given) != 1:
         raise ValueError(f"expected one of cron, every_s and at, got: {given or 'none'}")
     if "scan" not in table:
-        raise ValueError("expected scan, such as {{ targets = ['10.0.0.0/24'] }}, got none")
+        raise ValueError("expected scan, such as { targets = ['10.0.0.0/24'] }, got none")
     zone = _zone(table.get("zone", "UTC"))
     times = {key: _time(key, table[key], zone) for key in ("at", "start", "end") if key in table}
     try:
