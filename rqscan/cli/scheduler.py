@@ -21,6 +21,6 @@ def scheduler(log_level: str, log_json: bool) -> None:
     from rqscan.schedule.scheduler import ScanScheduler
 
     found = settings()
-    client = connect(found)
-    logs.configure(log_level, as_json=log_json)
-    ScanScheduler(connection=client, settings=found).run()
+    with connect(found) as client:
+        logs.configure(log_level, as_json=log_json)
+        ScanScheduler(connection=client, settings=found).run()

@@ -340,7 +340,7 @@ def test_the_command_runs_until_a_signal(settings, client, home, short_path):
         f'home = "{home}"\n[redis]\nurl = "{settings.redis.url}"\n'
         '[[schedule]]\nname = "a"\nevery_s = 3600\nscan = { targets = ["127.0.0.1"] }\n'
     )
-    argv = [sys.executable, ROOT / "scheduler.py", "--config", config, "--log-json"]
+    argv = [sys.executable, "-W", "error", ROOT / "scheduler.py", "--config", config, "--log-json"]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: client.zcard(keys.SCHEDULE), what="the schedule")
