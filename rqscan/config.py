@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -230,7 +231,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
 def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
     """Find and parse the file: the named one must exist, the others may."""
     places = [Path("rqscan.toml"), user_config_path("rqscan") / "rqscan.toml"]
-    file = Path(named).expanduser() if named else next((p for p in places if p.exists()), None)
+    file = Path(expanduser(named)) if named else next((p for p in places if p.exists()), None)  # noqa: PTH111 - bears an unknown user
     if file is None:
         return None, {}
     try:
@@ -294,5 +295,5 @@ def _checked(name: str, value: Any, kind: Any, source: str) -> Any:
         raise ValueError(f"expected {shown} to be {words}, got: {got}")
     if kind in (FilePath, FilePath | None):
         base = Path() if is_variable else Path(source).parent
-        value = str((base / Path(value).expanduser()).absolute())
+        value = str((base / expanduser(value)).absolute())  # noqa: PTH111 - as above
     return value

@@ -58,7 +58,8 @@ def ensure(home: Path) -> Path:
 def release(home: Path, *, wait: bool = False) -> None:
     """Let the home's server go; with `wait`, see it gone (≤ 10 s) unless others still use it."""
     home = home.absolute()
-    os.close(_held.pop(home))
+    if home in _held:
+        os.close(_held.pop(home))
     deadline = time.monotonic() + _STOP_S
     while wait and _is_kept(home) and not _has_users(home) and time.monotonic() < deadline:
         time.sleep(_POLL_S)

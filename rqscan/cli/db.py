@@ -25,7 +25,7 @@ def migrate(as_json: bool) -> None:
     from rqscan.store.migrate import apply, current
 
     with closing(Database.open(settings(), migrate=False)) as database:
-        applied = [migration.name for migration in apply(database)]
+        applied = apply(database)
         version = current(database)
     if as_json:
         print_json({"version": version, "applied": applied})
@@ -44,7 +44,7 @@ def check(as_json: bool) -> None:
     from rqscan.store.migrate import current, pending
 
     with closing(Database.open(settings(), migrate=False)) as database:
-        missing = [migration.name for migration in pending(database)]
+        missing = pending(database)
         version = current(database)
     if as_json:
         print_json({"ok": not missing, "version": version, "pending": missing})

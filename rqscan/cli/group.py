@@ -92,7 +92,7 @@ def run(argv: list[str] | None) -> int:
     except OSError as e:  # a file that the user named, or a full disk under stdout
         if e.filename is None and e.errno != errno.ENOSPC:
             raise
-        code = _fail(f"{e.filename or 'output'}: {e.strerror}", 2 if e.filename else 1)
+        code = _fail(f"cannot use {e.filename or 'stdout'}: {e.strerror}", 2 if e.filename else 1)
     return code if isinstance(code, int) else 0
 
 

@@ -20,9 +20,9 @@ def kinds(as_json: bool) -> None:
     from rqscan.cli.show import print_json_array, print_table
     from rqscan.scan.kinds import load_kinds
 
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
-        for name, kind in load_kinds(settings()).items()
+        for name, kind in load_kinds(settings().jobs.path).items()
     ]
     if as_json:
         print_json_array(found)

@@ -12,6 +12,8 @@ from rqscan.model import Progress, Scan
 
 __all__ = ["scans"]
 
+TARGETS = 3  # shown in the table; JSON has all
+
 
 @click.command()
 @click.option("-n", "limit", type=click.IntRange(min=1), help="Only the N newest.")
@@ -29,7 +31,9 @@ def scans(limit: int | None, as_json: bool) -> None:
         return
     for item in items:
         item["chunks"] = "{done} of {total}, {failed} failed".format(**item["chunks"])
-        item["kinds"], item["targets"] = " ".join(item["kinds"]), " ".join(item["targets"])
+        item["kinds"] = " ".join(item["kinds"])
+        more = len(item["targets"]) - TARGETS
+        item["targets"] = " ".join(item["targets"][:TARGETS]) + (f" +{more}" if more > 0 else "")
     columns = ["scan_id", "state", "queue", "chunks", "observations", "requested_at", "finished_at"]
     print_table([*columns, "kinds", "targets"], items)
 

@@ -22,10 +22,7 @@ from rqscan.probe.order import Permutation
 from rqscan.probe.timing import MAX_WINDOW, RETRY_S, Pace
 from rqscan.states import ProbeState
 
-__all__ = ["OUT_OF_SCOPE", "ProbeResult", "scan_ports"]
-
-OUT_OF_SCOPE = "out-of-scope"
-"""Reason of the one result of a host that may not be dialled."""
+__all__ = ["ProbeResult", "scan_ports"]
 
 _VERDICTS = {  # what a SYN brought back; any other errno is filtered, with its own name
     0: (ProbeState.OPEN, "accepted"),
@@ -48,7 +45,6 @@ _PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 _SHORT = frozenset(
     {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
 )
-_SELF = "self-connect"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger 0: no TIME_WAIT piles up
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _BURST = 256  # dials between two polls, so that answers are not kept waiting
@@ -70,10 +66,7 @@ class _Probe(NamedTuple):
     attempt: int
 
 
-class _Flight(NamedTuple):
-    deadline: float
-    sock: socket.socket
-    probe: _Probe
+_Flight = tuple[float, socket.socket, _Probe]  # deadline (monotonic) first
 
 
 def scan_ports(
@@ -88,7 +81,8 @@ def scan_ports(
 ) -> Iterator[ProbeResult]:
     """Connect to every port of every address, in an order shuffled over both.
 
-    A host that `may_dial` denies gets no packet and one result: `OUT_OF_SCOPE`, without a port.
+    A host that `may_dial` denies gets no packet and one result, without a port: unknown,
+    "out-of-scope".
     A silent port is tried `tries` times, each on a new socket for `timeout_s`. `advance` is told
     how many of the planned probes have ended since it was last called.
 
@@ -101,7 +95,7 @@ def scan_ports(
             hosts.append(address)
         else:
             advance(len(ports))
-            yield ProbeResult(address, None, ProbeState.UNKNOWN, OUT_OF_SCOPE, 0)
+            yield ProbeResult(address, None, ProbeState.UNKNOWN, "out-of-scope", 0)
     engine = _Engine(hosts, ports, timeout_s, tries, seed)
     try:
         while engine.is_busy:
@@ -139,8 +133,8 @@ class _Engine:
         return not self._is_dry or bool(self._flights or self._again or self._delayed)
 
     def close(self) -> None:
-        for flight in self._flights.values():
-            flight.sock.close()
+        for _, sock, _ in self._flights.values():
+            sock.close()
         self._epoll.close()
 
     def turn(self) -> list[ProbeResult]:
@@ -148,7 +142,7 @@ class _Engine:
         self._launch()
         self._collect(self._wait_s())
         now = time.monotonic()
-        if self._flights and next(iter(self._flights.values())).deadline <= now:
+        if self._flights and next(iter(self._flights.values()))[0] <= now:
             self._collect(0)  # whatever came before `now` is seen before anything expires
             self._expire(now)
         results, self._results = self._results, []
@@ -182,7 +176,7 @@ class _Engine:
             except OSError as error:  # out of watches or memory
                 sock.close()
                 return self._refused_here(probe, error.errno or 0)
-            self._flights[fd] = _Flight(time.monotonic() + self._timeout_s, sock, probe)
+            self._flights[fd] = (time.monotonic() + self._timeout_s, sock, probe)
             return True
         # With a local port chosen a SYN went out, and a near target's ICMP error may be back.
         if code in _ANSWERS or (code not in _SHORT and sock.getsockname()[1]):
@@ -191,30 +185,29 @@ class _Engine:
         return self._refused_here(probe, code)
 
     def _refused_here(self, probe: _Probe, code: int) -> bool:
-        name = _name(code)
         if code in _SHORT:
-            return self._delay(probe, name)
-        self._settle(probe, ProbeState.UNKNOWN, f"local-{name}")
+            return self._delay(probe, _name(code))
+        self._settle(probe, ProbeState.UNKNOWN, f"local-{_name(code)}")
         return True
 
     def _wait_s(self) -> float:
         """Tell for how long nothing can happen but an answer."""
         until = [self._delayed[0][0]] if self._delayed else []
         if self._flights:
-            until.append(next(iter(self._flights.values())).deadline)
+            until.append(next(iter(self._flights.values()))[0])
         if (self._again or not self._is_dry) and len(self._flights) < self._pace.window:
             until.append(self._pace.resume_at)
         return max(0.0, min(until, default=0.0) - time.monotonic())
 
     def _collect(self, wait_s: float) -> None:
         for fd, _ in self._epoll.poll(wait_s, MAX_WINDOW):
-            flight = self._flights[fd]
-            code = flight.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            _, sock, probe = self._flights[fd]
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._forget(fd)
             if code == errno.ETIMEDOUT:  # the kernel gave up before we did
-                self._silent(flight)
+                self._silent(sock, probe)
             else:
-                self._landed(flight.sock, flight.probe, code)
+                self._landed(sock, probe, code)
 
     def _landed(self, sock: socket.socket, probe: _Probe, code: int) -> bool:
         """Settle what an answered or failed connect means; tell whether to go on dialling."""
@@ -224,7 +217,7 @@ class _Engine:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         sock.close()
         if is_self:
-            return self._delay(probe, _SELF)
+            return self._delay(probe, "self-connect")
         if code in _SHORT:
             return self._refused_here(probe, code)
         state, reason = _VERDICTS.get(code) or (ProbeState.FILTERED, _name(code))
@@ -233,35 +226,34 @@ class _Engine:
 
     def _expire(self, now: float) -> None:
         while self._flights:
-            fd, flight = next(iter(self._flights.items()))
-            if flight.deadline > now:
+            fd, (deadline, sock, probe) = next(iter(self._flights.items()))
+            if deadline > now:
                 return
             self._forget(fd)
-            self._silent(flight)
+            self._silent(sock, probe)
 
     def _forget(self, fd: int) -> None:
         self._epoll.unregister(fd)  # closing would not: a forked child may share the socket
         del self._flights[fd]
 
-    def _silent(self, flight: _Flight) -> None:
-        flight.sock.close()
-        host, port, attempt = flight.probe
-        if attempt < self._tries:
-            self._pace.progress(1)
-            self._again.append(_Probe(host, port, attempt + 1))
-        else:
-            self._settle(flight.probe, ProbeState.NO_RESPONSE, "timeout")
+    def _silent(self, sock: socket.socket, probe: _Probe) -> None:
+        sock.close()
+        if probe.attempt == self._tries:
+            self._settle(probe, ProbeState.NO_RESPONSE, "timeout")
+            return
+        self._pace.progress()
+        self._again.append(_Probe(probe.host, probe.port, probe.attempt + 1))
 
     def _delay(self, probe: _Probe, reason: str) -> bool:
         """Try the same try again later, unless that has gone on for too long."""
         if self._pace.back_off(len(self._flights)):
             self._delayed.append((time.monotonic() + RETRY_S, probe))
             return False
-        self._report(probe, ProbeState.UNKNOWN, reason)
+        self._report(probe, ProbeState.UNKNOWN, reason)  # no progress: the next give up at once
         return True
 
     def _settle(self, probe: _Probe, state: ProbeState, reason: str) -> None:
-        self._pace.progress(1)
+        self._pace.progress()
         self._report(probe, state, reason)
 
     def _report(self, probe: _Probe, state: ProbeState, reason: str) -> None:

@@ -44,15 +44,18 @@ class Pace:
         self.resume_at = 0.0  # monotonic; nothing is dialled before
         self._short_since: float | None = None
 
-    def progress(self, answers: int) -> None:
-        """Take note of verdicts and time-outs: what was short is back."""
+    def progress(self) -> None:
+        """Take note of a verdict or a time-out: what was short is back."""
         self._short_since = None
-        self.window = min(self._most, self.window + answers)
+        self.window = min(self._most, self.window + 1)
 
     def back_off(self, in_flight: int) -> bool:
-        """Shrink the window and pause; tell whether it is worth trying again."""
+        """Shrink the window and pause; tell whether it is worth trying again.
+
+        It always is while probes are in flight: they hold some of what is short.
+        """
         now = time.monotonic()
         self._short_since = self._short_since or now
         self.window = max(1, min(self.window, in_flight * 7 // 10))
         self.resume_at = now + _PAUSE_S
-        return now - self._short_since < PATIENCE_S
+        return in_flight > 0 or now - self._short_since < PATIENCE_S

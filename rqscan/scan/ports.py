@@ -1,11 +1,9 @@
 """Ports: ``22,80,8000-8100``, ``top-100``, ``-`` (all) → a sorted set with random access."""
 
 import re
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import overload
 
 from rqscan.errors import UsageError
 
@@ -17,25 +15,14 @@ _PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _TOP = re.compile(r"top-([0-9]{1,9})")
 
 
-class Ports(Sequence[int]):
-    """Port numbers, sorted, none twice; two bytes each."""
+class Ports(tuple[int, ...]):
+    """Port numbers, sorted, none twice."""
 
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self._numbers = array("H", sorted(set(numbers)))
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[int]: ...
-    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
-        return self._numbers[index]
+    __slots__ = ()
 
     def __str__(self) -> str:
         runs: list[list[int]] = []
-        for number in self._numbers:
+        for number in self:
             if runs and number == runs[-1][1] + 1:
                 runs[-1][1] = number
             else:
@@ -52,7 +39,7 @@ def parse_ports(text: str) -> Ports:
     numbers: set[int] = set()
     for part in text.replace(" ", "").split(","):
         numbers.update(_parse(part))
-    return Ports(numbers)
+    return Ports(sorted(numbers))
 
 
 def _parse(part: str) -> Iterable[int]:

@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
     inside: Targets
     outside: Targets
-    why: str
+    why: str  # empty when nothing is outside
 
 
 def resolve(name: str) -> list[str]:
@@ -89,19 +89,20 @@ class Scope:
         Raises:
             UsageError: a spec is not understood, or a name cannot be resolved.
         """
-        targets = parse_targets(specs).minus(exclude or Targets())
+        exclude = exclude or Targets()
+        targets = parse_targets(specs).minus(exclude)
         bad: dict[str, str] = {}  # name: its first address outside
         for name in targets.names:
             if at := next((a for a in self._resolve(name) if not self.may_dial(a)), None):
                 bad[name] = at
         outside = Targets(tuple(subtract(targets.ranges, self._inside)), tuple(bad))
-        return Split(targets.minus(outside), outside, self._why(specs, outside, bad))
+        why = self._why(specs, exclude, bad) if outside.count else ""
+        return Split(targets.minus(outside), outside, why)
 
-    def _why(self, specs: Sequence[str], outside: Targets, bad: dict[str, str]) -> str:
+    def _why(self, specs: Sequence[str], exclude: Targets, bad: dict[str, str]) -> str:
         for spec in specs:
-            one = parse_targets([spec])
-            hit = subtract(one.ranges, subtract(one.ranges, outside.ranges))
-            if hit:
+            one = parse_targets([spec]).minus(exclude)
+            if hit := subtract(one.ranges, self._inside):
                 return f"target {spec!r} is outside the scope: {self._rule(hit[0].first)}"
             for name in set(one.names) & bad.keys():
                 rule = self._rule(place(bad[name]))
@@ -114,9 +115,12 @@ class Scope:
 
 
 def _parse(setting: str, entries: Iterable[str]) -> list[tuple[str, Range]]:
-    try:
-        return [(entry := spec, parse_range(spec)) for spec in entries]
-    except ValueError as error:
-        raise ConfigError(
-            f"scope.{setting}: {entry!r} is no address, CIDR or range (names are not allowed here)"
-        ) from error
+    found = []
+    for entry in entries:
+        try:
+            found.append((entry, parse_range(entry)))
+        except ValueError as error:
+            raise ConfigError(
+                f"scope.{setting}: {entry!r} is no address, CIDR or range; give addresses, no names"
+            ) from error
+    return found

@@ -61,8 +61,8 @@ class Targets(Struct, frozen=True, dict=True):  # dict: for the cached property
 
     def minus(self, exclude: "Targets") -> "Targets":
         """Leave out what is in `exclude`: addresses by arithmetic, names by name."""
-        names = tuple(name for name in self.names if name not in exclude.names)
-        return Targets(tuple(subtract(self.ranges, exclude.ranges)), names)
+        names = sorted(set(self.names) - set(exclude.names))
+        return Targets(tuple(subtract(self.ranges, exclude.ranges)), tuple(names))
 
 
 def parse_targets(specs: Iterable[str], *, limit: int | None = MAX_TARGETS) -> Targets:

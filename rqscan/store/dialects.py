@@ -15,14 +15,35 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from rqscan.config import Settings
 from rqscan.errors import ConfigError, HomeUnavailable, StoreUnavailable
 
 __all__ = ["Dialect", "MySql", "Sqlite", "dialect_of"]
 
+BUSY_S = 30
 CONNECT_S = 10
 MIGRATE = "bring its schema up to date with: rqscan db migrate"
+RIGHTS = "check that this user may write the file and its folder"
+SQLITE_ADVICE = {
+    sqlite3.SQLITE_BUSY: "another process holds it: try again",
+    sqlite3.SQLITE_PROTOCOL: "too many processes want it at once: try again",
+    sqlite3.SQLITE_FULL: "free some space on its disk",
+    sqlite3.SQLITE_IOERR: "check its disk and the space on it",
+    sqlite3.SQLITE_NOTADB: "move that file away or name another in database.url",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup or move it away",
+    sqlite3.SQLITE_CANTOPEN: RIGHTS,
+    sqlite3.SQLITE_READONLY: RIGHTS,
+}
+MYSQL_ADVICE = {
+    **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
+    **dict.fromkeys((1054, 1146), MIGRATE),
+    **dict.fromkeys((1205, 1213), "another transaction was in its way: try again"),
+    **dict.fromkeys((1290, 1836), "make the server writable"),
+    **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
+    1049: "create it with: CREATE DATABASE",
+}
 
 
 class Sqlite:
@@ -31,26 +52,23 @@ class Sqlite:
     sql, driver = "sqlite", "sqlite3"
     error, integrity_error = sqlite3.Error, sqlite3.IntegrityError
     begin, begin_read_only = "BEGIN IMMEDIATE", "BEGIN"  # a writer queues up here, not later
-    numbers = staticmethod(json.dumps)  # makes a parameter of many numbers
-    _advice = {  # noqa: RUF012 - a table
-        **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "another has it: try again"),
-        **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), "check its disk's space"),
-        **dict.fromkeys(
-            (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT),
-            "move that file away or name another in database.url",
-        ),
-        **dict.fromkeys(
-            (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM),
-            "check that this user may write the file and its folder",
-        ),
-    }
+    numbers: Any = staticmethod(json.dumps)  # makes a parameter of many numbers
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.where = f"the SQLite database '{path}'"
 
+    @retry(
+        retry=retry_if_exception(lambda error: "database is locked" in str(error)),
+        stop=stop_after_delay(BUSY_S),
+        wait=wait_random(0, 0.05),
+        reraise=True,
+    )
     def connect(self) -> sqlite3.Connection:
-        """Open the file; a missing one is made, for its owner only."""
+        """Open the file; a missing one is made, for its owner only.
+
+        Those who find a fresh file at once and turn to WAL get no turn from `timeout`: they retry.
+        """
         try:
             # Never open an existing file here: closing it again would drop SQLite's own locks.
             with suppress(FileExistsError):
@@ -58,7 +76,7 @@ class Sqlite:
         except OSError as error:
             message = f"cannot make {self.where}: {error.strerror}; check its folder"
             raise StoreUnavailable(message) from error
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -70,7 +88,7 @@ class Sqlite:
     def advice(self, error: Exception) -> str | None:
         """Say what to do where the database is to blame; None where the statement is."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-        return MIGRATE if "no such table" in str(error) else self._advice.get(code)
+        return MIGRATE if str(error).startswith("no such ") else SQLITE_ADVICE.get(code)
 
 
 class MySql:
@@ -79,15 +97,7 @@ class MySql:
     sql, driver = "mysql", "pymysql"
     error, integrity_error = pymysql.Error, pymysql.IntegrityError
     begin, begin_read_only = "START TRANSACTION", "START TRANSACTION READ ONLY"
-    numbers = staticmethod(list)  # makes a parameter of many numbers
-    _advice = {  # noqa: RUF012 - a table
-        **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
-        **dict.fromkeys((1054, 1146), MIGRATE),
-        **dict.fromkeys((1205, 1213), "another transaction was in its way: try again"),
-        **dict.fromkeys((1290, 1836), "make the server writable"),
-        **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
-        1049: "create it with: CREATE DATABASE",
-    }
+    numbers: Any = staticmethod(list)  # makes a parameter of many numbers
 
     def __init__(self, server: dict[str, Any]) -> None:
         self._server = server
@@ -124,7 +134,7 @@ class MySql:
         """Say what to do where the database is to blame; None where the statement is."""
         away = (pymysql.OperationalError, pymysql.InterfaceError, pymysql.InternalError)
         default = "check that the server runs" if isinstance(error, away) else None
-        return self._advice.get(error.args[0], default) if error.args else default
+        return MYSQL_ADVICE.get(error.args[0], default) if error.args else default
 
 
 def _unix_socket(path: str) -> socket.socket:

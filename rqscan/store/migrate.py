@@ -67,13 +67,12 @@ def _pending(database: Database, connection: Any) -> dict[str, str]:
     known = {name.removesuffix(suffix): (folder / name).read_text("utf-8") for name in names}
     for name, checksum in applied.items():
         if name not in known:
-            raise StoreUnavailable(
-                f"{where} has migration '{name}', newer than this rqscan: upgrade it"
-            )
-        if checksum != _checksum(known[name]):
-            raise StoreUnavailable(
-                f"{where} has another migration '{name}' than this rqscan: install the one that made it"
-            )
+            fault = "which this older rqscan does not know: upgrade it"
+        elif checksum != _checksum(known[name]):
+            fault = "whose text differs from this rqscan's: use the rqscan that applied it"
+        else:
+            continue
+        raise StoreUnavailable(f"{where} has migration '{name}', {fault}")
     return {name: text for name, text in known.items() if name not in applied}
 
 

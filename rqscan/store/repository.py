@@ -19,6 +19,8 @@ __all__ = ["Repository"]
 
 BATCH = 1_000  # rows a statement or page: memory stays flat, and the gain of more is small
 NO_PORT = -1
+# A page of rows begins after these values of the row before it.
+CURSOR = ("low", "after_port", "after_kind", "after_proto", "after_state", "after_at", "after_key")
 
 
 class Repository:
@@ -57,25 +59,22 @@ class Repository:
     def mark_enqueued(self, scan_id: str, chunks: Iterable[int]) -> None:
         """Note that these chunks are in the queue."""
         for batch in _batches(chunks):
-            numbers = self._database.dialect.numbers(batch)
+            numbers, at = self._database.dialect.numbers(batch), _text(clock.now())
             with self._database.transaction() as connection:
                 self._queries.mark_enqueued(
-                    connection, scan_id=scan_id, chunks=numbers, enqueued_at=_text(clock.now())
+                    connection, scan_id=scan_id, chunks=numbers, enqueued_at=at
                 )
 
     def unenqueued(self, scan_id: str) -> Iterator[int]:
         """Give the planned chunks that were never marked as enqueued, in order."""
-        page, after = [], -1
+        after, query = -1, self._queries.unenqueued
         while True:
             with self._database.transaction(read_only=True) as connection:
-                found = self._queries.unenqueued(
-                    connection, scan_id=scan_id, after=after, page=BATCH
-                )
-                page = [number for (number,) in found]
-            yield from page
+                page = list(query(connection, scan_id=scan_id, after=after, page=BATCH))
+            yield from (number for (number,) in page)
             if len(page) < BATCH:
                 return
-            after = page[-1]
+            ((after,),) = page[-1:]
 
     def record(self, record: ChunkRecord) -> bool:
         """Write how an attempt ended together with its rows, in place of an earlier attempt's.
@@ -169,9 +168,6 @@ class Repository:
                 return
             after = found[-1][: len(CURSOR)]
             limit = None if limit is None else limit - page
-
-
-CURSOR = ("low", "after_port", "after_kind", "after_proto", "after_state", "after_at", "after_key")
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

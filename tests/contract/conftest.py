@@ -32,7 +32,8 @@ class Mariadb:
         )  # fmt: skip
         deadline = time.monotonic() + 20
         while True:
-            assert self.process.poll() is None and time.monotonic() < deadline
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
             with socket.socket(socket.AF_UNIX) as probe:
                 if probe.connect_ex(str(self.socket)) == 0:
                     return

@@ -39,7 +39,7 @@ class Namespace:
         self._children: list[subprocess.Popen] = []
         try:
             wait_until(self._is_ready)
-            self.run("ip", "link", "set", "lo", "up")
+            self.run("ip link set lo up")
         except BaseException:
             self.close()
             raise
@@ -51,11 +51,11 @@ class Namespace:
     def inside(self, argv: list[str]) -> list[str]:
         return ["nsenter", "--target", str(self.pid), *self._enter_user, "--net", *argv]
 
-    def run(self, *argv: str) -> str:
-        done = subprocess.run(
-            self.inside(list(argv)), capture_output=True, text=True, check=False, timeout=60
-        )
-        assert done.returncode == 0, f"{argv}: {done.stderr or done.stdout}"
+    def run(self, *words: str) -> str:
+        """Run a command inside to its end; give what it printed."""
+        argv = self.inside([*words[0].split(), *words[1:]])
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, f"{words}: {done.stderr or done.stdout}"
         return done.stdout
 
     def python(self, program: str, *args: str) -> subprocess.Popen:
@@ -92,7 +92,7 @@ def namespace() -> Iterator[Callable[..., Namespace]]:
         why = f"missing: {', '.join(missing)}"
     else:
         try:
-            make().run("iptables", "-L", "-n")
+            make().run("iptables -L -n")
         except AssertionError as error:
             why = f"neither root nor user namespaces: {error}"
     if why and os.environ.get("CI"):
@@ -109,14 +109,17 @@ def two_hosts(namespace) -> tuple[Namespace, Namespace]:
     """Give a scanner at 192.0.2.1 and a target that has 192.0.2.10 to .19, on one wire."""
     scanner = namespace()
     target = namespace(scanner)
-    scanner.run("ip", "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", str(target.pid))  # fmt: skip  # noqa: E501
-    scanner.run("ip", "address", "add", "192.0.2.1/24", "dev", "wire")
-    scanner.run("ip", "address", "add", "2001:db8::1/64", "dev", "wire", "nodad")
+    scanner.run("ip link add wire type veth peer name wire netns", str(target.pid))
+    for one, last in ((scanner, 1), (target, 2)):
+        one.run(f"ip link set wire address 02:00:00:00:00:0{last}")
+        one.run("ip link set wire up")
+    scanner.run("ip address add 192.0.2.1/24 dev wire")
+    scanner.run("ip address add 2001:db8::1/64 dev wire nodad")
     for last in range(10, 20):
-        target.run("ip", "address", "add", f"192.0.2.{last}/24", "dev", "wire")
-    target.run("ip", "address", "add", "2001:db8::10/64", "dev", "wire", "nodad")
-    for one in (scanner, target):
-        one.run("ip", "link", "set", "wire", "up")
-    target.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")  # each refusal is told
-    target.run("sysctl", "-qw", "net.ipv6.icmp.ratelimit=0")
+        target.run(f"ip address add 192.0.2.{last}/24 dev wire")
+    target.run("ip address add 2001:db8::10/64 dev wire nodad")
+    # neighbour discovery takes its time on a fresh link
+    scanner.run("ip neigh add 2001:db8::10 lladdr 02:00:00:00:00:02 dev wire")
+    target.run("ip neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev wire")
+    target.run("sysctl -qw net.ipv4.icmp_ratelimit=0")  # each refusal is told
     return scanner, target

@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,8 +76,7 @@ def run_id(socket: Path) -> str:
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind(home: Path) -> Iterator[None]:
     yield
-    with suppress(KeyError):  # this test did not use it itself, or has let it go
-        release(home)
+    release(home)
     wait_for(lambda: not processes_of(home), what="the keeper's end")
     assert not (home / "redis/redis.sock").exists()
 

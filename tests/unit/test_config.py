@@ -85,6 +85,7 @@ def test_load_takes_paths_of_the_file_from_its_folder(tmp_path):
     assert Path(settings.jobs.path).resolve() == tmp_path / "jobs"
     assert load(environ={"RQSCAN_HOME": "here"}).home == str(tmp_path / "here")
     assert load(environ={"RQSCAN_HOME": "~/x"}).home == str(Path.home() / "x")
+    assert load(environ={"RQSCAN_HOME": "~no-such-user"}).home == str(tmp_path / "~no-such-user")
 
 
 def test_load_keeps_schedule_entries_unchecked():

@@ -102,9 +102,9 @@ def test_a_missing_or_hidden_folder_is_refused(jobs, tmp_path):
 
 def test_an_unknown_kind_gets_a_hint_and_the_list():
     load_kinds(None)
-    with pytest.raises(UsageError, match="no kind 'prots'; did you mean 'ports'\\? kinds are: "):
+    with pytest.raises(UsageError, match=r"no kind 'prots'; did you mean 'ports'\? kinds are: "):
         get_kind("prots")
-    with pytest.raises(UsageError, match="no kind 'xyz'; kinds are: .*ports"):
+    with pytest.raises(UsageError, match=r"no kind 'xyz'; kinds are: .*ports"):
         get_kind("xyz")
 
 
@@ -139,7 +139,7 @@ def test_a_decorated_function_stays_callable(jobs):
     class NoParams(Struct, frozen=True):
         pass
 
-    @kind("bare", params=NoParams, probes_per_host=lambda params: 1)
+    @kind("bare", params=NoParams, probes_per_host=lambda _: 1)
     def bare(addresses, params, run):
         yield addresses
 

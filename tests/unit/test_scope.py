@@ -32,23 +32,31 @@ def test_targets_inside_pass():
     [
         (
             ["10.0.0.0/24", "10.9.0.0/16"],
-            "target '10.9.0.0/16' is outside the scope: denied by scope.deny 10.9.0.1; "
-            "1 of 65792 targets is",
+            (
+                "target '10.9.0.0/16' is outside the scope: denied by scope.deny 10.9.0.1; "
+                "1 of 65792 targets is"
+            ),
         ),
         (
             ["10.0.0.1", "192.0.2.0/24", "198.51.100.7"],
-            "target '192.0.2.0/24' is outside the scope: 192.0.2.0 is not in scope.allow; "
-            "257 of 258 targets are",
+            (
+                "target '192.0.2.0/24' is outside the scope: 192.0.2.0 is not in scope.allow; "
+                "257 of 258 targets are"
+            ),
         ),
         (
             ["10.0.0.1", "half.example"],
-            "target 'half.example' (10.9.0.1) is outside the scope: denied by scope.deny 10.9.0.1; "
-            "1 of 2 targets is",
+            (
+                "target 'half.example' (10.9.0.1) is outside the scope: "
+                "denied by scope.deny 10.9.0.1; 1 of 2 targets is"
+            ),
         ),
         (
             ["out.example"],
-            "target 'out.example' (192.0.2.1) is outside the scope: "
-            "192.0.2.1 is not in scope.allow; 1 of 1 targets is",
+            (
+                "target 'out.example' (192.0.2.1) is outside the scope: "
+                "192.0.2.1 is not in scope.allow; 1 of 1 targets is"
+            ),
         ),
         (["::ffff:10.9.0.1"], "target '::ffff:10.9.0.1' is outside the scope: denied by"),
     ],
