@@ -146,8 +146,6 @@ class ScanWorker(Worker):
         }
         self._stable.start()
 
-    # -- the loop -------------------------------------------------------------------------------
-
     def _turn(self) -> None:
         self._command.check()
         if self._registration.is_current:
@@ -197,8 +195,6 @@ class ScanWorker(Worker):
         log(Event.STOP_REQUESTED, worker=self.name, signal=signal.Signals(signum).name,
             running=len(self._stable.running))  # fmt: skip
 
-    # -- what the parts tell --------------------------------------------------------------------
-
     def _on_registered(self) -> None:
         self._ledger.record_all(self._command)
         self._claims.is_wanted = True
@@ -241,8 +237,6 @@ class ScanWorker(Worker):
         failed = outcomes.failure(assignment, poison, worked_s)
         return msgspec.structs.replace(failed, disposition="lost")
 
-    # -- presence -------------------------------------------------------------------------------
-
     def _held(self) -> list[Assignment]:
         running = [horse.assignment for horse in self._stable.running.values()]
         return [*filter(None, running), *self._ledger.held]
@@ -273,8 +267,6 @@ class ScanWorker(Worker):
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
         return presence, fields | {"state": "busy" if jobs else "idle"}
-
-    # -- end ------------------------------------------------------------------------------------
 
     def _say_goodbye(self) -> None:
         self._stable.stop()
