@@ -1,0 +1,48 @@
+# Every target makes what it needs first; the second time that is quick.
+.DEFAULT_GOAL := help
+.PHONY: help setup dev run check test test-all bench clean lock
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+# as many processes as cores, but no more servers than a small machine bears
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## make .venv/, with the command .venv/bin/rqscan
+	@tools/setup.sh
+
+dev: # .venv/ with the tools of check and test as well
+	@tools/setup.sh dev
+
+run: setup ## start everything on this machine, scan it, and show the live view
+	@$(BIN)/rqscan up --scan 127.0.0.1
+
+check: dev ## format, lint, types, floors, dependencies, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/codespell
+
+test: dev ## all tests but the slow ones, with real servers
+	@tools/servers.sh
+	$(PYTEST) -m "not slow"
+
+test-all: dev ## all tests
+	@tools/servers.sh
+	$(PYTEST)
+
+bench: dev ## run what is in bench/
+	@tools/servers.sh
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+
+clean: ## remove .venv/ and all that was made here
+	rm -rf .venv .servers .hypothesis .*_cache build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+lock: dev ## pin the newest allowed versions of what is new in pyproject.toml
+	$(COMPILE) --group build -o requirements-build.txt
+	$(COMPILE) --extra embedded pyproject.toml -o requirements.txt
+	$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt

@@ -1,0 +1,78 @@
+"""Fixtures for every tier: servers, a home, settings; and an environment without the user's own."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rqscan.config import RedisSettings, Settings
+from tests.servers import MariaDB, RedisServer
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the one who runs the tests in, and nothing into their folders."""
+    for name in os.environ:
+        if name.startswith("RQSCAN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Give an empty folder with a path short enough for unix sockets; `tmp_path` is not."""
+    folder = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home(short_path: Path) -> Path:
+    """Give a fresh RQSCAN_HOME."""
+    folder = short_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def redis_server(short_path: Path) -> Iterator[RedisServer]:
+    """Give a running Redis with no data, on a unix socket."""
+    folder = short_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder)
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """Give a running MariaDB; `database_url` makes a fresh database in it."""
+    folder = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))
+    try:
+        server = MariaDB(folder).start()
+        yield server
+        server.close()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def _mariadb_is_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bring MariaDB back for the next test if this one has killed or frozen it."""
+    yield
+    if "mariadb" in request.fixturenames:
+        server: MariaDB = request.getfixturevalue("mariadb")
+        if server.is_running:
+            server.thaw()
+        else:
+            server.start()
+
+
+@pytest.fixture
+def settings(home: Path, redis_server: RedisServer) -> Settings:
+    """Give the settings of a home with its own Redis, and with SQLite for a store."""
+    return Settings(home=str(home), redis=RedisSettings(url=redis_server.url))
