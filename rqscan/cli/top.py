@@ -1,0 +1,114 @@
+"""`rqscan top`: the live view; once, as JSON, or as a check for scripts."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from rqscan.cli import settings
+
+if TYPE_CHECKING:
+    from rqscan.monitor.app import Take
+    from rqscan.monitor.records import Snapshot
+
+__all__ = ["top"]
+
+PLAIN_COLUMNS = 120
+
+
+@click.command
+@click.option("--once", is_flag=True, help="Look once and end (the default without a terminal).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with -n one a line.")
+@click.option(
+    "-n", "refreshes", type=click.IntRange(min=1), metavar="N", help="End after N refreshes."
+)
+@click.option("-i", "--interval", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
+              metavar="S", help="Seconds between refreshes.")  # fmt: skip
+@click.option(
+    "--check", is_flag=True, help="Print what is wrong; exit 0 ok, 1 trouble, 3 no Redis."
+)
+@click.option("--readonly", is_flag=True, help="Offer no action that changes anything.")
+@click.option("--ascii", "is_ascii", is_flag=True, help="Use ASCII characters only.")
+def top(  # noqa: PLR0917 - click passes them by name
+    once: bool,
+    as_json: bool,
+    refreshes: int | None,
+    interval: float,
+    check: bool,
+    readonly: bool,  # noqa: ARG001 - there is no action yet, so it is always so
+    is_ascii: bool,
+) -> int:
+    """Watch queues, workers and scans."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    is_ascii = is_ascii or "utf" not in (sys.stdout.encoding or "").lower()
+    if is_terminal and not (once or as_json or check):
+        _live(interval, refreshes, is_ascii)
+        return 0
+    take = _source()
+    for i, shot in enumerate(_looks(take, interval, 1 if once else refreshes or 1)):
+        if as_json:
+            from rqscan.cli.show import write_json_lines
+
+            write_json_lines([shot])
+        else:
+            _write(shot, is_ascii, check, is_first=not i)
+        sys.stdout.flush()
+    if not check:
+        return 0
+    return 3 if not shot.redis.up else 1 if shot.trouble else 0
+
+
+def _source() -> "Take":
+    from rqscan.broker.connect import connect
+    from rqscan.monitor.snapshot import impatient, take
+
+    loaded = settings()
+    client = impatient(connect(loaded))
+    return lambda before: take(client, loaded, before)
+
+
+def _live(interval: float, refreshes: int | None, is_ascii: bool) -> None:
+    click.echo(
+        "rqscan top: connecting", nl=False
+    )  # before Redis' client is loaded: it takes its time
+    try:
+        from rqscan.monitor.app import run
+
+        take = _source()
+    finally:
+        click.echo("\r\x1b[K", nl=False)
+    run(take, interval, refreshes, is_ascii=is_ascii)
+
+
+def _looks(take: "Take", interval: float, refreshes: int) -> "Iterator[Snapshot]":
+    from rqscan.errors import RedisUnavailable
+    from rqscan.monitor.trouble import away
+
+    shot = take(None)
+    yield shot
+    for _ in range(refreshes - 1):
+        time.sleep(interval)
+        try:
+            shot = take(shot)
+        except RedisUnavailable as e:
+            shot = away(shot, str(e))
+        yield shot
+
+
+def _write(shot: "Snapshot", is_ascii: bool, check: bool, *, is_first: bool) -> None:
+    from shutil import get_terminal_size
+
+    from rqscan.monitor.fit import fit
+
+    if check:
+        from rqscan.cli.show import defuse
+
+        lines = [defuse(f"{one.what} {one.object}: {one.cause}") for one in shot.trouble] or ["ok"]
+    else:
+        width = get_terminal_size((PLAIN_COLUMNS, 0)).columns
+        fitted = fit(shot, width, sys.maxsize, is_ascii=is_ascii)
+        lines = ["".join(text for text, _ in line).rstrip() for line in fitted]
+    sys.stdout.write(("" if is_first else "\n") + "\n".join(lines) + "\n")
