@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, convert, field, structs
@@ -103,8 +103,35 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How the jobs of one queue are run and kept."""
 
     timeout_s: Positive = 3600  # hard: the work-horse is killed
+    soft_timeout_s: Count = 0  # an exception in the job; 0: none
+    concurrency: Count = 0  # most jobs of this queue running at once in the fleet; 0: no limit
+    retries: Count = 0  # of a failed job
+    retry_backoff_s: Seconds = 5  # before the first retry; doubles with each
     result_ttl_s: Count = 3600  # 0 keeps no result in Redis
     failure_ttl_s: Count = 604_800
+
+
+class SpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows are kept on this host's disk while they are not in the store."""
+
+    mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
+    max_bytes: Positive = 1_073_741_824
+    max_delay_s: Seconds = 300
+
+
+class IdleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the network counts as idle."""
+
+    interfaces: list[str] = field(default_factory=list)  # empty: the one that leads to the store
+    below_bits_per_s: Count = 0  # 0: judged by percent
+    below_percent: Seconds = 10
+    for_s: Seconds = 5
+
+
+NOT_IN_FORCE = (
+    "spool.", "idle.", ".retries", ".retry_backoff_s", "worker.max_host_losses",
+)  # fmt: skip
+"""Parts of names of settings that are read and checked, and do nothing in this version."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -116,12 +143,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     scope: ScopeSettings = ScopeSettings()
     worker: WorkerSettings = WorkerSettings()
     jobs: JobsSettings = JobsSettings()
+    spool: SpoolSettings = SpoolSettings()
+    idle: IdleSettings = IdleSettings()
     queues: dict[str, QueueSettings] = field(
         default_factory=lambda: {"default": QueueSettings(), "wakaka": QueueSettings()}
     )
     schedule: list[dict[str, Any]] = field(default_factory=list)  # unchecked: entry by entry later
     origin: dict[str, str] = field(default_factory=dict)  # "worker.heartbeat_s": "default"
     path: str | None = None  # of the rqscan.toml that was read
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Names of the settings that the user made and that do nothing in this version."""
+        made = (name for name, source in self.origin.items() if source != "default")
+        return [name for name in made if any(part in name for part in NOT_IN_FORCE)]
 
 
 _SECTIONS: dict[str, type[Struct]] = {
@@ -135,6 +170,7 @@ _WORDS: dict[Any, str] = {
     Count: "a whole number at least 0",
     FilePath: "a path",
     FilePath | None: "a path",
+    Literal["direct", "spool_first", "redis_stream"]: "direct, spool_first or redis_stream",
     list[str]: "a list of texts",
     list[dict[str, Any]]: "a list of tables ([[schedule]])",
 }

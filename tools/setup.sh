@@ -31,7 +31,7 @@ make_venv() {
     "$python" -m venv .venv
 }
 
-pip() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input "$@"; }
+pip() { .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input "$@"; }
 
 # What the stamps hold: the place (scripts in .venv name it), the Python, and the pins.
 state() { { pwd; .venv/bin/python -V; cat pyproject.toml "$@"; } 2>&1 | sha256sum; }

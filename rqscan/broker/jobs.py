@@ -65,12 +65,15 @@ def job_id(chunk: Chunk) -> str:
     return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"
 
 
-def chunk_fields(chunk: Chunk, queue_name: str, queue: QueueSettings) -> dict[str, Any]:
+def chunk_fields(
+    chunk: Chunk, queue_name: str, queue: QueueSettings, connection: Redis
+) -> dict[str, Any]:
     """Give the hash of a chunk's job as RQ would write it, plus the scan that it counts for."""
     kwargs = {name: getattr(chunk, name) for name in chunk.__struct_fields__}
     job = ScanJob.create(
         RUN_CHUNK,
         kwargs=kwargs,
+        connection=connection,
         id=job_id(chunk),
         origin=queue_name,
         timeout=queue.timeout_s,
@@ -79,4 +82,4 @@ def chunk_fields(chunk: Chunk, queue_name: str, queue: QueueSettings) -> dict[st
         description=f"{chunk.kind} {' '.join(chunk.targets[:3])}"
         + (f" and {len(chunk.targets) - 3} more" if len(chunk.targets) > 3 else ""),
     )
-    return {**job.to_dict(), "rqscan_scan": chunk.scan_id}
+    return {**job.to_dict(), "rqscan_scan": chunk.scan_id, "rqscan_kind": chunk.kind}

@@ -1,6 +1,6 @@
 """ScanQueue: RQ's queue that rings a bell, so that one idle worker wakes for each job."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -49,7 +49,7 @@ class ScanQueue(Queue):
         connection.ltrim(keys.bell(self.name), 0, 0)
         return result
 
-    def enqueue_chunks(self, chunks: Iterable[Chunk], settings: QueueSettings) -> Iterable[int]:
+    def enqueue_chunks(self, chunks: Iterable[Chunk], settings: QueueSettings) -> Iterator[int]:
         """Put each chunk's job once, in batches; an id that Redis knows already is left alone.
 
         Yields:
@@ -65,7 +65,7 @@ class ScanQueue(Queue):
             yield from (chunk.chunk for chunk in batch)
 
     def _put(self, pipeline: Pipeline, chunk: Chunk, settings: QueueSettings) -> None:
-        fields = chunk_fields(chunk, self.name, settings)
+        fields = chunk_fields(chunk, self.name, settings, self.connection)
         flat = [part for pair in fields.items() for part in pair]
         name = job_id(chunk)
         pipeline.evalsha(

@@ -12,16 +12,17 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
 
 from setproctitle import setproctitle
 
 from rqscan import clock
-from rqscan.broker.payload import RUN_CHUNK, Call, decode
+from rqscan.broker.payload import RUN_CHUNK, decode
 from rqscan.config import Settings
 from rqscan.fleet import wire
 from rqscan.fleet.outcomes import failure, success
 from rqscan.fleet.wire import Assignment, Outcome, Report
-from rqscan.scan import execute
+from rqscan.scan.execute import Attempt, Runner
 
 __all__ = ["main", "prepare"]
 
@@ -36,18 +37,19 @@ class SoftTimeout(BaseException):
     """The soft limit has passed; no `except Exception` in a kind may swallow it."""
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> Runner:
     """Load in the template what every horse would load again: kinds, drivers, lazy imports."""
-    execute.prepare(settings)
+    runner = Runner(settings)
     assignment = Assignment(
         queue="", job_id="", token="", attempt=1, data=b"[]", worker="", clock_offset_s=0,
         timeout_s=1, result_ttl_s=0, failure_ttl_s=0,
     )  # fmt: skip
     failure(assignment, ValueError("warm-up"), 0.0)
     success(assignment, {}, 0.0)
+    return runner
 
 
-def main(sock: socket.socket, template_pid: int, settings: Settings) -> None:
+def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Runner) -> None:
     """Run jobs from `sock` until there are no more, then exit; never returns."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != template_pid:  # it died before the line above
@@ -59,7 +61,7 @@ def main(sock: socket.socket, template_pid: int, settings: Settings) -> None:
     left = settings.worker.max_jobs_per_horse or -1
     while left and (assignment := wire.receive(sock)):
         setproctitle(f"rqscan horse {assignment.job_id}")
-        outcome = run(assignment, settings, sock)
+        outcome = run(assignment, settings, runner, sock)
         wire.send(sock, outcome)
         if outcome.disposition != "finished":  # a failure may have left anything behind
             break
@@ -67,7 +69,9 @@ def main(sock: socket.socket, template_pid: int, settings: Settings) -> None:
     os._exit(0)
 
 
-def run(assignment: Assignment, settings: Settings, sock: socket.socket) -> Outcome:
+def run(
+    assignment: Assignment, settings: Settings, runner: Runner, sock: socket.socket
+) -> Outcome:
     """Run one job and say how it ended; whatever the job does, this returns."""
     clock.correct(assignment.clock_offset_s)
     began = time.monotonic()
@@ -75,7 +79,8 @@ def run(assignment: Assignment, settings: Settings, sock: socket.socket) -> Outc
     try:
         call = decode(assignment.data, settings.worker.allow_functions)
         if call.function == RUN_CHUNK:
-            counts = _run_chunk(call, assignment, sock)
+            attempt = Attempt(assignment.attempt, assignment.worker, _reporter(sock))
+            counts = runner.run(call.kwargs, attempt)
             return success(assignment, counts, time.monotonic() - began)
         horse_rq = importlib.import_module("rqscan.fleet.horse_rq")
         outcome: Outcome = horse_rq.run(assignment, settings, began)
@@ -87,7 +92,7 @@ def run(assignment: Assignment, settings: Settings, sock: socket.socket) -> Outc
         _set_soft_timeout(0)
 
 
-def _run_chunk(call: Call, assignment: Assignment, sock: socket.socket) -> dict[str, int]:
+def _reporter(sock: socket.socket) -> Callable[[float], None]:
     last = time.monotonic()
 
     def report(progress: float) -> None:
@@ -96,10 +101,7 @@ def _run_chunk(call: Call, assignment: Assignment, sock: socket.socket) -> dict[
             last = time.monotonic()
             wire.send(sock, Report(progress))
 
-    attempt = execute.Attempt(
-        number=assignment.attempt, worker=assignment.worker, report=report
-    )
-    return execute.run_chunk(*call.args, attempt=attempt, **call.kwargs)
+    return report
 
 
 def _set_soft_timeout(seconds: float) -> None:

@@ -49,6 +49,13 @@ class Horse:
         """Monotonic time at which its job is past the hard limit."""
         return self.began + self.assignment.timeout_s if self.assignment else float("inf")
 
+    def describe_death(self) -> str:
+        """Say in words how it died."""
+        status = self.status or 0
+        if os.WIFSIGNALED(status):
+            return f"work-horse {self.pid} was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"work-horse {self.pid} exited with {os.waitstatus_to_exitcode(status)}"
+
 
 class Stable:
     """All horses of one worker, and the template process that they are forked from.
@@ -223,10 +230,3 @@ class Stable:
     def _bury(self, horse: Horse) -> None:
         if horse.is_closed and horse.status is not None:
             self._end(horse, None)
-
-    def describe(self, horse: Horse) -> str:
-        """Say how a horse died, in words."""
-        status = horse.status or 0
-        if os.WIFSIGNALED(status):
-            return f"work-horse {horse.pid} was killed by {signal.Signals(os.WTERMSIG(status)).name}"
-        return f"work-horse {horse.pid} exited with {os.waitstatus_to_exitcode(status)}"

@@ -11,11 +11,26 @@ from typing import Any
 
 import msgspec
 import psutil
+import redis
 from msgspec import Struct, field
 
 from rqscan import __version__, clock
+from rqscan.broker import keys
 
-__all__ = ["PROTOCOL", "Clockwork", "JobReport", "Presence", "memory_bytes", "versions"]
+__all__ = [
+    "LAPSE_S",
+    "PROTOCOL",
+    "Clockwork",
+    "JobReport",
+    "Presence",
+    "flat",
+    "is_listening",
+    "memory_bytes",
+    "versions",
+]
+
+LAPSE_S = 6.5
+"""Age of the last beat from which a worker counts as lost: two beats and a bit."""
 
 PROTOCOL = 1
 """Version of what is said between enqueuers, workers and horses; raised when it changes."""
@@ -50,11 +65,6 @@ class Presence(Struct, frozen=True, kw_only=True):
     rss_bytes: int
     done: int
     failed: int
-
-
-def encode(presence: Presence) -> bytes:
-    """Write a record as JSON."""
-    return msgspec.json.encode(presence)
 
 
 @cache
@@ -111,3 +121,11 @@ class Clockwork:
 def flat(fields: dict[str, Any]) -> list[Any]:
     """Lay out a mapping as a script's arguments."""
     return [part for pair in fields.items() for part in pair]
+
+
+def is_listening(client: redis.Redis, queue: str) -> bool:
+    """Tell whether a worker that lives takes jobs from a queue."""
+    now, _ = client.time()
+    names = client.zrangebyscore(keys.PRESENCE, now - LAPSE_S, "+inf")
+    records = client.mget([keys.record(name.decode()) for name in names]) if names else []
+    return any(queue in msgspec.json.decode(raw, type=Presence).queues for raw in records if raw)

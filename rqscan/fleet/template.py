@@ -14,12 +14,14 @@ import signal
 import socket
 import struct
 import sys
+from typing import NoReturn
 
 import msgspec
 from setproctitle import setproctitle
 
 from rqscan.config import Settings
 from rqscan.fleet import horse
+from rqscan.scan.execute import Runner
 
 __all__ = ["NEWS", "main"]
 
@@ -31,7 +33,7 @@ def main(control_fd: int) -> None:
     """Serve a worker until it goes away."""
     control = socket.socket(fileno=control_fd)
     settings = msgspec.msgpack.decode(control.recv(1 << 20), type=Settings)
-    horse.prepare(settings)
+    runner = horse.prepare(settings)
     setproctitle("rqscan template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the worker's to handle
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -41,10 +43,10 @@ def main(control_fd: int) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    _serve(control, woken, settings)
+    _serve(control, woken, settings, runner)
 
 
-def _serve(control: socket.socket, woken: int, settings: Settings) -> None:
+def _serve(control: socket.socket, woken: int, settings: Settings, runner: Runner) -> None:
     horses: set[int] = set()
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -65,24 +67,25 @@ def _serve(control: socket.socket, woken: int, settings: Settings) -> None:
                 for pid in horses:
                     kill_group(pid, signal.SIGKILL)
                 os._exit(0)
-            pid = _fork(fds[0], settings, control, woken)
+            me, pid = os.getpid(), os.fork()
+            if not pid:
+                _become_horse(fds[0], [control.fileno(), woken], me, settings, runner)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # here and in the child: whoever is first
+            os.close(fds[0])
             horses.add(pid)
             control.send(NEWS.pack(pid, -1))
 
 
-def _fork(fd: int, settings: Settings, control: socket.socket, woken: int) -> int:
-    me = os.getpid()
-    if pid := os.fork():
-        with contextlib.suppress(OSError):
-            os.setpgid(pid, pid)
-        os.close(fd)
-        return pid
+def _become_horse(
+    fd: int, not_ours: list[int], template_pid: int, settings: Settings, runner: Runner
+) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control.close()
-        os.close(woken)
-        horse.main(socket.socket(fileno=fd), me, settings)
+        for other in not_ours:
+            os.close(other)
+        horse.main(socket.socket(fileno=fd), template_pid, settings, runner)
     finally:
         os._exit(1)
 

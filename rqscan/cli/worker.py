@@ -1,0 +1,68 @@
+"""`rqscan worker`: run the jobs of some queues until told to stop."""
+
+import rich_click as click
+
+from rqscan.cli import settings
+
+
+@click.command()
+@click.argument("queues", nargs=-1, metavar="QUEUE...")
+@click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")
+@click.option(
+    "--max-jobs-per-horse", type=click.IntRange(0), help="Jobs a work-horse runs; 0: no limit."
+)
+@click.option(
+    "--stop-timeout", type=click.FloatRange(0), help="Seconds that running jobs get to finish."
+)
+@click.option("--burst", is_flag=True, help="End when the queues are empty.")
+@click.option(
+    "-l", "--log-level", default="INFO", show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+)  # fmt: skip
+@click.option("--log-json", is_flag=True, help="Log JSON lines.")
+def worker(
+    queues: tuple[str, ...],
+    name: str | None,
+    concurrency: int | None,
+    max_jobs_per_horse: int | None,
+    stop_timeout: float | None,
+    burst: bool,
+    log_level: str,
+    log_json: bool,
+) -> None:
+    """Run the jobs of each QUEUE (`default` if none is named), the first named first.
+
+    The first signal lets running jobs finish, up to --stop-timeout, then gives them back to their
+    queues; the second gives them back at once.
+    """
+    import os
+
+    from msgspec.structs import replace
+
+    from rqscan import logs
+    from rqscan.broker.connect import connect, outage
+    from rqscan.broker.jobs import ScanJob
+    from rqscan.broker.queues import declared
+    from rqscan.fleet.worker import ScanWorker
+    from rqscan.scan.execute import Runner
+
+    found = settings()
+    names = list(dict.fromkeys(queues)) or ["default"]
+    for queue in names:
+        declared(found, queue)
+    if max_jobs_per_horse is not None:
+        found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
+    Runner(found)  # a kind or a scope that can't be loaded is told here, in one sentence
+    ScanJob.allow_functions = frozenset(found.worker.allow_functions)
+    client = connect(found)
+    logs.configure(log_level, as_json=log_json)
+    if os.geteuid() == 0:
+        logs.log(logs.Event.RUNNING_AS_ROOT, advice="jobs run as root too; prefer a user of its own")
+    for setting in found.without_effect:
+        logs.log(logs.Event.SETTING_WITHOUT_EFFECT, setting=setting)
+    with outage():
+        fleet_worker = ScanWorker(
+            names, name=name, connection=client, settings=found, concurrency=concurrency
+        )
+        fleet_worker.work(burst=burst, stop_timeout_s=stop_timeout)

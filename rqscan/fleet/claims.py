@@ -1,0 +1,118 @@
+"""Claims: takes jobs from the queues when a work-horse is free, and waits on their bells.
+
+A worker claims only as many jobs as can start at once. While it waits, one command blocks on the
+bells of all its queues; each claim hands the bell on, so that one worker wakes for each job.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.broker.link import LOST, Link
+from rqscan.config import QueueSettings
+from rqscan.fleet.registration import REGISTRY_LEASE_S, Registration
+from rqscan.fleet.wire import Assignment
+from rqscan.logs import Event, log
+
+__all__ = ["BELL_S", "Claims"]
+
+BELL_S = 1
+"""Longest block on the bells: work put in by stock RQ, which rings none, waits no longer."""
+
+
+class Claims:
+    """What a worker takes from its queues.
+
+    Args:
+        name: of the worker.
+        queues: its queues' settings by name, in order of priority.
+        boot: random text of this process; tokens begin with it.
+        registration: gives the epoch; nothing is claimed while it is not current.
+        start: called with each job that was claimed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queues: dict[str, QueueSettings],
+        boot: str,
+        registration: Registration,
+        start: Callable[[Assignment, str], None],
+    ) -> None:
+        self._name, self._queues, self._boot = name, queues, boot
+        self._names: Sequence[str] = list(queues)
+        self._registration, self._start = registration, start
+        self._is_claiming = False
+        self.is_wanted = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the queues gave nothing when last asked."""
+        return not (self._is_claiming or self.is_wanted)
+
+    def link_is_down(self) -> None:
+        """Forget the claim whose answer is lost: the next beat gives back what it took."""
+        self._is_claiming = False
+
+    def claim(self, link: Link, bell: Link, free: int) -> None:
+        """Claim up to `free` jobs if that is wanted; with none free only hand the bell on."""
+        if not self.is_wanted or self._is_claiming or not self._registration.is_current:
+            return
+        caps = [queue.concurrency for queue in self._queues.values()]
+        tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
+        own = [keys.worker(self._name), keys.executions_of(self._name), keys.SUSPENDED]
+        own += [*map(keys.queue, self._names), *map(keys.bell, self._names)]
+        self.is_wanted, self._is_claiming = False, True
+        link.send(
+            "EVALSHA", scripts.CLAIM.sha, len(own), *own, self._name, self._registration.epoch,
+            free, REGISTRY_LEASE_S, len(self._names), *caps, *self._names, *tokens,
+            then=lambda answer: self._on_claim(bell, free, answer),
+        )  # fmt: skip
+
+    def wait(self, bell: Link) -> None:
+        """Block on the bells, with one command at a time."""
+        if bell.is_up and not bell.is_waiting:
+            bell.send("BLPOP", *map(keys.bell, self._names), BELL_S, then=self._on_bell)
+
+    def _on_bell(self, answer: Any) -> None:
+        if answer is not LOST:
+            self.is_wanted = True
+
+    def _on_claim(self, bell: Link, free: int, answer: Any) -> None:
+        self._is_claiming = False
+        if isinstance(answer, redis.RedisError):
+            if answer is not LOST:
+                log(Event.REDIS_REFUSED, worker=self._name, what="claim", reason=str(answer))
+            return
+        if answer[0] == b"epoch":
+            self._registration.renew()
+            return
+        for number, job_id, token, attempt, pairs in answer[1:]:
+            fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            kind = fields.get(b"rqscan_kind", b"").decode()
+            assignment = self._assignment(number, job_id, token, attempt, fields)
+            self._start(assignment, kind)
+        if len(answer) - 1 < free:  # the queues are empty now
+            self.wait(bell)
+
+    def _assignment(
+        self, number: int, job_id: bytes, token: bytes, attempt: int, job: dict[bytes, bytes]
+    ) -> Assignment:
+        name = self._names[number - 1]
+        settings = self._queues[name]
+        return Assignment(
+            queue=name,
+            job_id=job_id.decode(),
+            token=token.decode(),
+            attempt=attempt,
+            data=job.get(b"data", b""),
+            worker=self._name,
+            clock_offset_s=self._registration.clockwork.offset_s or 0.0,
+            timeout_s=int(job.get(b"timeout") or settings.timeout_s),
+            soft_timeout_s=settings.soft_timeout_s,
+            result_ttl_s=int(job.get(b"result_ttl") or settings.result_ttl_s),
+            failure_ttl_s=int(job.get(b"failure_ttl") or settings.failure_ttl_s),
+        )

@@ -1,0 +1,87 @@
+"""Ledger: how attempts ended, kept until Redis has said that it knows.
+
+However long Redis is away, an end is sent again after each registration; the finish script takes
+it once (`ok`), sees it again (`dup`), or refuses it because a later attempt has the job.
+"""
+
+from typing import Any
+
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.broker.link import LOST, Link
+from rqscan.fleet.presence import flat
+from rqscan.fleet.wire import Assignment, Outcome
+from rqscan.logs import Event, log
+
+__all__ = ["Ledger"]
+
+_EVENTS = {
+    "finished": Event.JOB_FINISHED,
+    "failed": Event.JOB_FAILED,
+    "giveback": Event.JOB_GIVEN_BACK,
+    "lost": Event.JOB_LOST,
+}
+
+
+class Ledger:
+    """The ends that one worker has still to record, and its totals.
+
+    Args:
+        name: of the worker.
+        max_lost: deaths of a job's own horse from which it is failed as poison.
+    """
+
+    def __init__(self, name: str, max_lost: int) -> None:
+        self._name, self._max_lost = name, max_lost
+        self._ends: dict[str, tuple[Assignment, Outcome]] = {}
+        self.done = self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def held(self) -> list[Assignment]:
+        """The jobs that have ended and are not recorded."""
+        return [assignment for assignment, _ in self._ends.values()]
+
+    def add(self, assignment: Assignment, outcome: Outcome) -> None:
+        """Take an end, to be sent by `record`."""
+        self._ends[assignment.token] = (assignment, outcome)
+
+    def record_all(self, link: Link) -> None:
+        """Send every end again: an earlier answer may be lost."""
+        for token in list(self._ends):
+            self.record(link, token)
+
+    def record(self, link: Link, token: str) -> None:
+        """Send one end."""
+        assignment, end = self._ends[token]
+        job, queue = assignment.job_id, assignment.queue
+        states = [keys.registry(state, queue) for state in ("wip", "finished", "failed")]
+        own = [keys.job(job), keys.queue(queue), *states, keys.worker(self._name)]
+        own += [keys.executions_of(self._name), keys.results(job), keys.bell(queue), keys.COUNTERS]
+        link.send(
+            "EVALSHA", scripts.FINISH.sha, len(own), *own, job, token, end.disposition,
+            end.result_ttl_s, end.failure_ttl_s, f"{end.worked_s:.6f}", queue, self._max_lost,
+            end.observations, end.probes, int(end.is_refused),
+            2 * len(end.fields), *flat(end.fields), *flat(end.result),
+            then=lambda answer: self._on_recorded(token, answer),
+        )  # fmt: skip
+
+    def _on_recorded(self, token: str, answer: Any) -> None:
+        if answer is LOST or token not in self._ends:  # sent again later, or answered twice
+            return
+        assignment, end = self._ends.pop(token)
+        if isinstance(answer, redis.RedisError):
+            log(Event.REDIS_REFUSED, worker=self._name, what="finish", reason=str(answer))
+            return
+        self.done += end.disposition == "finished"
+        self.failed += end.disposition == "failed"
+        event = Event.JOB_REFUSED if end.is_refused else _EVENTS[end.disposition]
+        facts = {"job": assignment.job_id, "queue": assignment.queue}
+        if end.error:
+            facts["error"] = end.error
+        if answer in {b"fenced", b"gone"}:
+            facts["not_recorded"] = answer.decode()
+        log(event, **facts, worked_s=round(end.worked_s, 3))

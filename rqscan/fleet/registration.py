@@ -1,0 +1,122 @@
+"""Registration: keeps a worker known to the fleet, whatever Redis goes through.
+
+Each beat writes everything that is known of the worker and renews the leases that it holds, so
+that a server that was restarted, flushed or away needs no special care. Until the first beat of a
+connection has been answered the worker is not registered: it claims nothing and ends nothing.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.broker.link import LOST, Link
+from rqscan.fleet.presence import Clockwork, Presence, flat
+from rqscan.fleet.wire import Assignment
+from rqscan.logs import Event, log
+
+__all__ = ["REGISTRY_LEASE_S", "Registration"]
+
+REGISTRY_LEASE_S = 90
+"""How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
+
+
+class Registration:
+    """A worker's standing in Redis.
+
+    Args:
+        name: of the worker.
+        queues: names of its queues.
+        boot: random text of this process.
+        heartbeat_s: time between beats.
+        describe: gives the presence to publish and the worker's hash as RQ writes it.
+        held: gives the jobs whose leases to renew.
+        on_registered: called each time the worker has become known.
+        on_taken: called with the token of a job that is no longer this worker's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queues: Sequence[str],
+        boot: str,
+        heartbeat_s: float,
+        *,
+        describe: Callable[[], tuple[Presence, dict[str, Any]]],
+        held: Callable[[], list[Assignment]],
+        on_registered: Callable[[], None],
+        on_taken: Callable[[str], None],
+    ) -> None:
+        self._name, self._queues, self._boot = name, queues, boot
+        self._heartbeat_s = heartbeat_s
+        self._describe, self._held = describe, held
+        self._on_registered, self._on_taken = on_registered, on_taken
+        self._is_beating = False
+        self._next_beat = 0.0
+        self._down_since: float | None = None
+        self.clockwork = Clockwork()
+        self.epoch = ""
+        self.is_current = False
+
+    def link_is_up(self) -> None:
+        """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
+        self.epoch = f"{self._boot}{secrets.token_hex(4)}"
+        self._next_beat = 0.0
+
+    def link_is_down(self, reason: str) -> None:
+        """Note that Redis is away; said once however long it takes."""
+        self.is_current = self._is_beating = False
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+            log(Event.REDIS_LOST, worker=self._name, reason=reason)
+
+    def renew(self) -> None:
+        """Register anew at once: the server does not know this epoch."""
+        self.is_current, self._next_beat = False, 0.0
+
+    @property
+    def away_s(self) -> float:
+        """How long Redis has been away; 0 while it is there."""
+        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time of the next beat."""
+        return float("inf") if self._is_beating else self._next_beat
+
+    def beat(self, link: Link) -> None:
+        """Send a beat if one is due."""
+        if time.monotonic() < self.deadline:
+            return
+        self._is_beating = True
+        self._next_beat = time.monotonic() + self._heartbeat_s
+        presence, fields = self._describe()
+        held = [part for a in self._held() for part in (a.queue, a.job_id, a.token)]
+        own = [keys.worker(self._name), keys.WORKERS, keys.executions_of(self._name)]
+        own += [keys.PRESENCE, keys.record(self._name), *map(keys.workers_of, self._queues)]
+        self.clockwork.ask()
+        link.send(
+            "EVALSHA", scripts.BEAT.sha, len(own), *own, self._name, self.epoch, REGISTRY_LEASE_S,
+            msgspec.json.encode(presence), 2 * len(fields), *flat(fields), *held,
+            then=self._on_beat,
+        )  # fmt: skip
+
+    def _on_beat(self, answer: Any) -> None:
+        self._is_beating = False
+        if isinstance(answer, redis.RedisError):
+            if answer is not LOST:
+                log(Event.REDIS_REFUSED, worker=self._name, what="beat", reason=str(answer))
+            return
+        self.clockwork.answer(float(answer[0]))
+        if not self.is_current:
+            self.is_current = True
+            if self._down_since is not None:
+                log(Event.REDIS_BACK, worker=self._name, away_s=round(self.away_s, 1))
+                self._down_since = None
+            self._on_registered()
+        for token in answer[1:]:
+            self._on_taken(token.decode())

@@ -1,0 +1,104 @@
+"""Execute: run one chunk and record its rows. The only function that a scan's job names.
+
+payload → checked → kind → observations → outbox. This is the second place where the scope is
+checked, with this worker's own settings: a payload that was altered in Redis widens nothing.
+"""
+
+import contextlib
+import functools
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from rqscan import clock, config
+from rqscan.config import Settings
+from rqscan.errors import RefusedPayloadError, StoreUnavailable
+from rqscan.model import COVERAGE, Chunk, ChunkRecord, Observation
+from rqscan.scan.kinds import Run, check_params, get_kind, load_kinds
+from rqscan.scan.scope import Scope, resolve
+from rqscan.scan.targets import expand, parse_targets
+from rqscan.states import ChunkState
+from rqscan.store.outbox import Outbox
+
+__all__ = ["Attempt", "Runner", "run_chunk"]
+
+
+class Attempt(NamedTuple):
+    """Who runs a chunk, which attempt of it this is, and whom to tell how far it is (0 to 1)."""
+
+    number: int = 1
+    worker: str = socket.gethostname()
+    report: Callable[[float], None] = lambda _progress: None
+
+
+class Runner:
+    """Runs chunks under one deployment's settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        load_kinds(settings.jobs.path)
+        self._allow, self._deny = settings.scope.allow, settings.scope.deny
+        Scope(self._allow, self._deny)  # a wrong entry is told at start, not by the first chunk
+        self._outbox = Outbox(settings)
+
+    def run(self, payload: dict[str, Any], attempt: Attempt) -> dict[str, int]:
+        """Run one chunk and record how it ended; returns its observations and probes, counted.
+
+        Raises:
+            RefusedPayloadError: the payload is no chunk.
+            OutOfScopeError: it names a target that this worker may not touch.
+            StoreUnavailable: its rows could not be recorded.
+        """
+        try:
+            chunk = msgspec.convert(payload, Chunk)
+        except msgspec.ValidationError as e:
+            raise RefusedPayloadError(f"the payload is no chunk of a scan: {e}") from e
+        record = ChunkRecord(
+            scan_id=chunk.scan_id, chunk=chunk.chunk, generation=chunk.generation,
+            attempt=attempt.number, kind=chunk.kind, worker=attempt.worker,
+            state=ChunkState.FINISHED, started_at=clock.now(), finished_at=clock.now(),
+        )  # fmt: skip
+        try:
+            observations, probes = self._observe(chunk, attempt)
+        except Exception as e:
+            error = f"{type(e).__name__}: {e}"
+            failed = replace(record, state=ChunkState.FAILED, finished_at=clock.now(), error=error)
+            with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
+                self._outbox.record(failed)
+            raise
+        self._outbox.record(
+            replace(record, finished_at=clock.now(), probes=probes, observations=observations)
+        )
+        facts = sum(observation.state != COVERAGE for observation in observations)
+        return {"observations": facts, "probes": probes}
+
+    def _observe(self, chunk: Chunk, attempt: Attempt) -> tuple[list[Observation], int]:
+        kind = get_kind(chunk.kind)
+        params = check_params(kind, chunk.params)
+        excluded = parse_targets(chunk.exclude, limit=None)
+        resolve_once = functools.cache(resolve)  # what was checked is what is dialled
+        deny = [*self._deny, *excluded.slice(0, excluded.addresses)]
+        scope = Scope(self._allow, deny, resolve=resolve_once)
+        scope.check(chunk.targets, excluded)
+        targets = parse_targets(chunk.targets).minus(excluded)
+        addresses = list(expand(targets.slice(0, targets.addresses)))
+        addresses += [resolve_once(name)[0] for name in targets.names]
+        planned = max(1, len(addresses) * kind.probes_per_host(params))
+        probes = 0
+
+        def advance(count: int) -> None:
+            nonlocal probes
+            probes += count
+            attempt.report(min(1.0, probes / planned))
+
+        return list(kind.function(addresses, params, Run(scope.may_dial, advance))), probes
+
+
+def run_chunk(**payload: Any) -> dict[str, int]:
+    """Run one chunk under the settings of this host; what a job's payload names.
+
+    Our workers call `Runner.run` in a process that has it ready; this is for RQ's own.
+    """
+    return Runner(config.load()).run(payload, Attempt())

@@ -1,0 +1,164 @@
+"""The plan: what a scan will probe, cut into chunks, the same each time it is made.
+
+A chunk is a run of consecutive targets with all ports, so that a host ends in one chunk and its
+payload is a line. Chunks are enqueued in a shuffled order, and a kind shuffles inside its chunk:
+neither a subnet nor a host gets its probes in a row. Nothing is expanded in memory: chunk *i* is
+computed from the scan's row alone, so a /8 costs no more to hold than an address.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
+
+from msgspec import Struct
+
+from rqscan import clock
+from rqscan.broker.queues import declared
+from rqscan.config import Settings
+from rqscan.errors import UsageError
+from rqscan.model import Chunk, Scan
+from rqscan.probe.order import Permutation
+from rqscan.scan.kinds import Kind, check_params, get_kind
+from rqscan.scan.scope import Scope
+from rqscan.scan.targets import Targets, parse_targets
+
+__all__ = ["Plan", "make_plan", "plan_of"]
+
+PROBES_PER_CHUNK = 65_536
+"""All ports of one host: one to two seconds of a work-horse where hosts answer."""
+
+HOSTS_PER_CHUNK = 4_096
+"""Most targets of a chunk, so that a lost one costs little to run again."""
+
+CHUNKS_PER_SCAN = 10_000
+"""Larger scans get larger chunks instead of more jobs than Redis should hold."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Plan(Struct, frozen=True):
+    """A scan and its targets, ready to be cut."""
+
+    scan: Scan
+    targets: Targets
+    left_out: int = 0  # targets outside the scope, where that was asked for
+
+    def chunk_kinds(self) -> Iterator[tuple[int, str]]:
+        """Give each chunk's number and kind, in order: what the store keeps of it."""
+        number = 0
+        for kind in self.scan.kinds:
+            for _ in range(self._blocks(kind)):
+                yield number, kind
+                number += 1
+
+    def chunk(self, number: int, generation: int = 1) -> Chunk:
+        """Compute one chunk."""
+        block = number
+        for kind in self.scan.kinds:
+            if block < self._blocks(kind):
+                break
+            block -= self._blocks(kind)
+        size = self.scan.hosts_per_chunk[kind]
+        return Chunk(
+            scan_id=self.scan.scan_id,
+            chunk=number,
+            generation=generation,
+            kind=kind,
+            targets=self.targets.slice(block * size, size),
+            exclude=self.scan.exclude,
+            params=self.scan.params[kind],
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Give every chunk once, in the shuffled order that the scan's seed makes."""
+        for number in Permutation(self.scan.chunks, self.scan.seed):
+            yield self.chunk(number)
+
+    def _blocks(self, kind: str) -> int:
+        return -(-self.targets.count // self.scan.hosts_per_chunk[kind])
+
+
+def make_plan(
+    *,
+    settings: Settings,
+    targets: list[str],
+    kinds: list[str],
+    queue: str = "default",
+    name: str = "adhoc",
+    scan_id: str | None = None,
+    exclude: list[str] | None = None,
+    ports: str | None = None,
+    skip_out_of_scope: bool = False,
+    schedule: str | None = None,
+    due_at: datetime | None = None,
+) -> Plan:
+    """Check what is asked for and plan it; nothing is sent, stored or enqueued.
+
+    Args:
+        settings: scope and declared queues are taken from here.
+        targets: as the user wrote them.
+        kinds: names of registered kinds.
+        queue: where the chunks will wait.
+        name: groups the scans that can be compared.
+        scan_id: made from name and time by default.
+        exclude: targets to leave out, travelling with every chunk.
+        ports: for the kinds that have ports.
+        skip_out_of_scope: leave out what the scope refuses, instead of refusing the whole.
+        schedule: the entry that asks, with the time it is for in `due_at`.
+        due_at: see `schedule`.
+
+    Raises:
+        UsageError: a target, port, kind, name or queue makes no sense, or nothing is left.
+        OutOfScopeError: a target is outside the scope.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"scan name {name!r} is not 1 to 64 letters, digits, _ or -; choose another"
+        )
+    declared(settings, queue)
+    excluded = parse_targets(exclude or [], limit=None)
+    scope = Scope(settings.scope.allow, settings.scope.deny)
+    if not skip_out_of_scope:
+        scope.check(targets, excluded)
+    wanted, outside, _ = scope.split(targets, excluded)
+    left_out = outside.count
+    if not wanted.count:
+        raise UsageError("no target is left to scan, after what was excluded or is out of scope")
+    found = [(get_kind(kind), _params(get_kind(kind), ports)) for kind in dict.fromkeys(kinds)]
+    per_host = {kind.name: kind.probes_per_host(check_params(kind, raw)) for kind, raw in found}
+    probes = wanted.count * sum(per_host.values())
+    cut = max(PROBES_PER_CHUNK, probes // CHUNKS_PER_SCAN)
+    sizes = {
+        kind: min(HOSTS_PER_CHUNK, max(1, cut // max(1, count)))
+        for kind, count in per_host.items()
+    }
+    requested_at = clock.now()
+    scan = Scan(
+        scan_id=scan_id or f"{name}-{requested_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+        name=name,
+        queue=queue,
+        kinds=list(per_host),
+        targets=wanted.slice(0, wanted.count) if left_out else targets,
+        exclude=exclude or [],
+        params={kind.name: raw for kind, raw in found},
+        seed=secrets.randbits(63),
+        hosts_per_chunk=sizes,
+        chunks=sum(-(-wanted.count // size) for size in sizes.values()),
+        probes=probes,
+        schedule=schedule,
+        due_at=due_at,
+        requested_at=requested_at,
+    )
+    return Plan(scan, wanted, left_out)
+
+
+def plan_of(scan: Scan) -> Plan:
+    """Make the plan of a stored scan again: the same chunks under the same numbers."""
+    targets = parse_targets(scan.targets)
+    return Plan(scan, targets.minus(parse_targets(scan.exclude, limit=None)))
+
+
+def _params(kind: Kind, ports: str | None) -> dict[str, str]:
+    takes_ports = "ports" in kind.params.__struct_fields__
+    return {"ports": ports} if ports is not None and takes_ports else {}
