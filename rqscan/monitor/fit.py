@@ -30,7 +30,9 @@ ORDER = ("lost", "mismatched", "stale", "stopping", "busy")
 """Worker states in the order of rows; the others follow."""
 
 NAME_CELLS = 32
-"""Widest column but the last, which takes what is left."""
+"""Widest column but the last, which takes what is left, and is dropped below `LAST_CELLS`."""
+
+LAST_CELLS = 12
 
 
 class _Pane(NamedTuple):
@@ -59,7 +61,9 @@ def fit(
         [("! ", BAD), (one.what.upper(), BAD), (f" {one.object}: {one.cause}", WARN)]
         for one in snapshot.trouble
     ]
-    lines += _cut(trouble, max(1, height // 4))
+    if len(trouble) > (most := max(1, height // 4)):
+        trouble[most - 1 :] = [[*trouble[most - 1], (f" (and {len(trouble) - most} more)", BAD)]]
+    lines += trouble
     panes = [_queues(snapshot), _workers(snapshot, skip), _failed(snapshot)]
     panes += [_schedules(snapshot), _scans(snapshot, is_ascii=is_ascii)]
     wanted = [len(pane.rows) + 1 if pane.rows else 0 for pane in panes]
@@ -82,39 +86,30 @@ def _share(wanted: list[int], room: int) -> list[int]:
     return shares
 
 
-def _cut(lines: list[Line], room: int) -> list[Line]:
-    if len(lines) <= room:
-        return lines
-    return [*lines[: room - 1], [(f" .. {len(lines) - room + 1} more", "dim")]]
-
-
 def _table(pane: _Pane, room: int, width: int) -> list[Line]:
     if not room:
         return []
+    titles, last = list(pane.columns), len(pane.columns) - 1
     rows = [[_safe(cell) for cell in row] for row in pane.rows[: room - 1]]
-    titles = list(pane.columns)
     sizes = [
-        min(NAME_CELLS, max(cell_len(row[i]) for row in [titles, *rows]))
-        for i in range(len(titles))
+        min(NAME_CELLS if i < last else LAST_CELLS, max(map(cell_len, column)))
+        for i, column in enumerate(zip(titles, *rows, strict=True))
     ]
-    last = len(titles) - 1
-    sizes[last] = min(sizes[last], 12)  # what it needs at least; it takes the rest
     by_rank = sorted(range(len(titles)), key=lambda i: pane.columns[titles[i]])
     ends = accumulate(sizes[i] + 1 for i in by_rank)
-    kept = {i for i, end in zip(by_rank, ends, strict=True) if end <= width} or {0}
+    kept = sorted(i for i, end in zip(by_rank, ends, strict=True) if end <= width)
 
-    def line(row: list[str], style: str) -> Line:
-        spans = []
-        for i in sorted(kept):
-            text = row[i] if i == last else set_cell_size(row[i], sizes[i])
-            if 0 < i < last:
-                text = set_cell_size(row[i], sizes[i]).rstrip().rjust(sizes[i])
-            spans.append((f" {text}", style or STYLES.get(row[i].split(" ")[0], "")))
-        return spans
+    def cell(i: int, text: str) -> str:
+        if i == last:
+            return f" {text}"
+        text = set_cell_size(text, sizes[i])
+        return f" {text if i == 0 else text.rstrip().rjust(len(text))}"
 
-    lines = [line(titles, HEAD), *_cut([line(row, "") for row in rows], room)]
-    hidden = len(pane.rows) - len(rows)
-    return [*lines[:-1], [(f" .. {hidden + 1} more", "dim")]] if hidden else lines
+    head = [(cell(i, titles[i]), HEAD) for i in kept]
+    note = f" ({len(rows)} of {len(pane.rows)})"
+    if len(rows) < len(pane.rows) and sum(cell_len(text) for text, _ in head) + len(note) <= width:
+        head.append((note, "dim"))  # cut off it would tell another number
+    return [head, *([(cell(i, r[i]), STYLES.get(r[i], "")) for i in kept] for r in rows)]
 
 
 def _header(snapshot: Snapshot, width: int, status: str) -> Line:
@@ -144,7 +139,8 @@ def _totals(snapshot: Snapshot, width: int) -> list[Line]:
         "WORKERS": len(states),
         **{s: states.count(s) for s in dict.fromkeys(states)},
     }
-    fleet |= {"LEADER": snapshot.leader or "none", **snapshot.counters}
+    fleet |= {"LEADER": snapshot.leader or "none"}
+    fleet |= {name.upper(): count for name, count in snapshot.counters.items()}
     return [_pairs(jobs, width), _pairs(fleet, width)]
 
 
@@ -183,7 +179,7 @@ def _workers(snapshot: Snapshot, skip: int) -> _Pane:
         rows.append([
             worker.name, worker.state, _age(worker.job_age_s), _age(job.limit_s if job else None),
             _age(worker.heartbeat_age_s),
-            "-" if worker.clock_offset_s is None else f"{-worker.clock_offset_s:+.1f}s",
+            "-" if worker.clock_offset_s is None else f"{0 - worker.clock_offset_s:+.1f}s",
             _n(worker.done), _n(worker.failed), _n(worker.rss_bytes and worker.rss_bytes >> 20),
             ",".join(worker.queues), f"{job.kind} {job.id}{done}{more}".strip() if job else "-",
         ])  # fmt: skip

@@ -25,7 +25,7 @@ from rqscan.broker import keys
 from rqscan.broker.connect import outage
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
-from rqscan.fleet.presence import Presence
+from rqscan.fleet.presence import LAPSE_S, Presence
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Queue, Schedule, Server, Snapshot, Task, Worker
 from rqscan.monitor.trouble import find
@@ -192,7 +192,7 @@ def _worker(name: str, age_s: float, raw: bytes | None, settings: Settings) -> W
     except msgspec.MsgspecError:
         record = None  # gone, or written by another version
     state = record.state if record else WorkerState.MISMATCHED
-    if age_s > settings.worker.lease_s:
+    if age_s > LAPSE_S:
         state = WorkerState.LOST
     elif age_s > settings.worker.heartbeat_s * OVERDUE:
         state = WorkerState.STALE
