@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Self
 
 from msgspec import structs
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.control import Control
 from rich.text import Text
 
@@ -31,14 +31,9 @@ __all__ = ["run"]
 
 Take = Callable[[Snapshot | None], Snapshot]
 
-SIGNALS = (
-    signal.SIGWINCH,
-    signal.SIGTSTP,
-    signal.SIGCONT,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-)
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+SIGNALS = {*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT}
+
 TICK_S = 1.0
 """The clock on the screen moves so often."""
 
@@ -49,10 +44,8 @@ class _Terminal:
     """The terminal, taken over for as long as the block lasts."""
 
     def __init__(self) -> None:
-        self._keys, self._console = (
-            sys.stdin.fileno(),
-            Console(highlight=False, emoji=False, markup=False),
-        )
+        self._keys = sys.stdin.fileno()
+        self._console = Console(force_terminal=True, highlight=False)
 
     def __enter__(self) -> Self:
         self._modes = termios.tcgetattr(self._keys)
@@ -76,15 +69,15 @@ class _Terminal:
     def _give_back(self) -> None:
         with suppress(OSError, termios.error):  # the terminal itself may be gone
             self._console.control(Control.show_cursor(show=True), Control.alt_screen(enable=False))
-            termios.tcsetattr(self._keys, termios.TCSADRAIN, self._modes)
+            termios.tcsetattr(self._keys, termios.TCSANOW, self._modes)
 
     def size(self) -> tuple[int, int]:
         """Give columns and lines as they are now, whatever COLUMNS and LINES say."""
         return os.get_terminal_size(self._keys)
 
-    def draw(self, lines: list[Line], *, is_dim: bool) -> None:
+    def draw(self, lines: list[Line], width: int, height: int, *, is_dim: bool) -> None:
         """Write a frame over the last one; lines are filled up, so nothing is cleared."""
-        width, height = self._console.size = self.size()
+        self._console.size = ConsoleDimensions(width, height)
         lines = lines + [[]] * (height - len(lines))
         texts = [Text.assemble(*line, style="dim" if is_dim else "") for line in lines]
         for text in texts:
@@ -112,47 +105,47 @@ class _Terminal:
             signal.signal(number, ours)
         if number in {signal.SIGTSTP, signal.SIGCONT}:
             self._take()
-        return [QUIT] if number in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} else []
+        return [QUIT] if number in ENDING else []
 
 
-def run(take: Take, interval_s: float, refreshes: int | None, *, is_ascii: bool) -> Snapshot:
-    """Show snapshots until the user or `refreshes` ends it; give the last one.
+def run(take: Take, interval_s: float, refreshes: int | None, *, is_ascii: bool) -> None:
+    """Show snapshots until the user or `refreshes` ends it.
 
     Raises:
         RedisUnavailable: the very first look failed; later ones are tried again for ever.
     """
-    shot = take(None)
-    seen_at = due_at = time.monotonic()
-    due_at, retry_s, looks, reason = seen_at + interval_s, RETRY_S, 1, ""
+    shot, reason, retry_s, looks = take(None), "", RETRY_S, 1
+    seen_at = time.monotonic()
+    due_at = seen_at + interval_s
     state = State(interval_s)
     with _Terminal() as terminal:
-        while not state.is_over and (
-            refreshes is None or looks < refreshes or time.monotonic() < due_at
-        ):
+        while not state.is_over:
             now = time.monotonic()
             next_s = max(0.0, due_at - now)
             view = away(shot, f"{reason}; next try in {next_s:.0f} s") if reason else shot
-            width, height = terminal.size()
             status = _status(view, now - seen_at, state)
+            width, height = terminal.size()
             lines = fit(view, width, height, is_ascii=is_ascii, status=status, skip=state.skip)
             if state.is_help:
-                lines = [*lines[:1], *([(text, "")] for text in HELP)]
-            terminal.draw(lines, is_dim=bool(reason))
+                lines = [lines[0], *([(text, "")] for text in HELP)]
+            terminal.draw(lines, width, height, is_dim=bool(reason))
             for key in terminal.wait(TICK_S if state.is_frozen else min(TICK_S, next_s)):
                 state = press(state, key)
-            due_at = min(due_at, now + state.interval_s)
-            if state.is_over or not (
-                state.is_due or (time.monotonic() >= due_at and not state.is_frozen)
-            ):
+            now = time.monotonic()
+            if not reason:
+                due_at = min(due_at, now + state.interval_s)
+            if not (state.is_due or (now >= due_at and not state.is_frozen)):
                 continue
+            if looks == refreshes:
+                return
             state, looks = structs.replace(state, is_due=False), looks + 1
             try:
                 shot, reason, retry_s = take(shot), "", RETRY_S
-                seen_at, due_at = time.monotonic(), time.monotonic() + state.interval_s
+                seen_at = time.monotonic()
+                due_at = seen_at + state.interval_s
             except RedisUnavailable as e:
                 reason, due_at = str(e), time.monotonic() + retry_s
                 retry_s = min(RETRY_MOST_S, retry_s * 2)
-    return away(shot, reason) if reason else shot
 
 
 def _status(view: Snapshot, age_s: float, state: State) -> str:

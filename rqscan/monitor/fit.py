@@ -189,7 +189,8 @@ def _workers(snapshot: Snapshot, skip: int) -> _Pane:
 def _failed(snapshot: Snapshot) -> _Pane:
     columns = {"FAILED": 2, "N": 1, "QUEUE": 3, "WORKERS": 4, "ERROR": 0}
     return _Pane(columns, [
-        [_ago(snapshot.at, one.last_at), str(one.count), one.queue, ",".join(one.workers), one.error]
+        [_ago(snapshot.at, one.last_at), str(one.count), one.queue, ",".join(one.workers),
+         one.error]
         for one in snapshot.failed
     ])  # fmt: skip
 
@@ -197,7 +198,7 @@ def _failed(snapshot: Snapshot) -> _Pane:
 def _schedules(snapshot: Snapshot) -> _Pane:
     columns = {"SCHEDULE": 0, "NEXT": 1, "LAST": 3, "LATE": 4, "STATE": 2}
     return _Pane(columns, [
-        [one.name, f"{one.next_at:%d %H:%M:%S}", _ago(snapshot.at, one.last_at),
+        [one.name, f"{one.next_at:%d %H:%M:%S}" if one.next_at else "-", _ago(snapshot.at, one.last_at),
          _age(one.lateness_s), "paused" if one.paused else one.state or "-"]
         for one in snapshot.schedules
     ])  # fmt: skip

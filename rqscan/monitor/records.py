@@ -74,7 +74,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
     """A schedule entry and its last run."""
 
     name: str
-    next_at: datetime
+    next_at: datetime | None
     last_at: datetime | None
     lateness_s: float | None
     paused: bool

@@ -71,7 +71,7 @@ def _of_schedules(snapshot: Snapshot) -> Iterator[Trouble]:
         cause = f"{len(snapshot.schedules)} entries and no leader; run: rqscan scheduler"
         yield Trouble("no scheduler", "schedule", cause)
     for entry in snapshot.schedules:
-        late_s = (snapshot.at - entry.next_at).total_seconds()
+        late_s = (snapshot.at - (entry.next_at or snapshot.at)).total_seconds()
         if late_s > OVERDUE_S and not entry.paused:
             yield Trouble("schedule overdue", entry.name, f"was due {late_s:.0f} s ago")
 

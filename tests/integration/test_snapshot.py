@@ -203,9 +203,17 @@ def test_garbage_in_redis_is_a_missing_figure(client, settings) -> None:
     client.set(keys.queue("wakaka"), "not a list")
     client.sadd(keys.registry("failed", "wakaka"), "not a sorted set")
     client.set(keys.LEADER, "not JSON")
-    queue = take(client, settings).queues[-1]
+    client.zadd(keys.SCHEDULE, {b"\xff": "inf"})
+    client.hset(keys.COUNTERS, "lost", "many")
+    client.zadd(keys.PRESENCE, {b"\xff": redis_now(client)})
+    client.zadd(keys.SCANS, {b"\xff": 1})
+    client.sadd(keys.QUEUES, b"rq:queue:\xff")
+    client.hset(keys.progress("�"), mapping={"total": "x", "started_at": "yesterday"})
+    shot = take(client, settings)
+    queue = next(queue for queue in shot.queues if queue.name == "wakaka")
     assert (queue.depth, queue.failed, queue.failed_1h) == (None, None, None)
-    assert take(client, settings).leader == "not JSON"
+    assert (shot.leader, shot.counters["lost"], shot.workers[0].name) == ("not JSON", 0, "�")
+    assert (shot.schedules[0].next_at, shot.scans[0].chunks.total) == (None, 0)
 
 
 class CountingConnection(UnixDomainSocketConnection):

@@ -71,6 +71,11 @@ class Terminal:
 
         return wait_for(seen, 20, f"{words} in {self.lines()}")
 
+    def ended(self) -> int:
+        wait_for(lambda: self.lines() and self.process.poll() is not None, 20, "the end")
+        self.lines()
+        return self.process.returncode
+
     def is_sane(self) -> bool:
         return termios.tcgetattr(self._slave) == self.modes
 
@@ -131,9 +136,8 @@ def test_it_ends_on_a_key_and_leaves_the_terminal_as_it_was(terminal, key) -> No
     terminal.until("web01.100")
     assert not terminal.is_sane()
     terminal.type(key)
-    assert terminal.process.wait(10) == 0
+    assert terminal.ended() == 0
     assert terminal.is_sane()
-    terminal.lines()
     assert terminal.raw.endswith(b"\x1b[?25h\x1b[?1049l")
 
 
@@ -141,7 +145,7 @@ def test_it_ends_on_a_key_and_leaves_the_terminal_as_it_was(terminal, key) -> No
 def test_a_signal_leaves_the_terminal_as_it_was(terminal, number) -> None:
     terminal.until("web01.100")
     terminal.process.send_signal(number)
-    assert terminal.process.wait(10) == 0
+    assert terminal.ended() == 0
     assert terminal.is_sane()
 
 
@@ -176,7 +180,7 @@ def test_a_frozen_redis_holds_the_keys_for_its_timeout_only(terminal, busy) -> N
     try:
         terminal.until("STALE", "REDIS AWAY")
         terminal.type("q")
-        assert terminal.process.wait(10) == 0
+        assert terminal.ended() == 0
     finally:
         os.kill(busy.pid, signal.SIGCONT)
 
@@ -216,7 +220,7 @@ def test_a_pipe_gets_plain_text_once(env, busy, more) -> None:
 def test_a_dumb_terminal_gets_plain_text_once(env, busy) -> None:
     terminal = Terminal(TOP, env | {"TERM": "dumb"})
     try:
-        assert terminal.process.wait(20) == 0
+        assert terminal.ended() == 0
         assert any("web01.100" in line for line in terminal.lines())
         assert b"\x1b" not in terminal.raw
     finally:
@@ -247,7 +251,7 @@ def test_refreshes_are_counted_on_a_terminal_too(env, busy) -> None:
     terminal = Terminal([*TOP, "-n2", "-i.5"], env)
     try:
         terminal.until("web01.100")
-        assert terminal.process.wait(20) == 0
+        assert terminal.ended() == 0
     finally:
         terminal.close()
 
@@ -269,7 +273,7 @@ def test_without_redis_the_first_look_fails(env, tmp_path) -> None:
         assert done.stderr.startswith("rqscan: error: cannot use Redis")
     terminal = Terminal(TOP, env | nowhere)
     try:
-        assert terminal.process.wait(20) == 3
+        assert terminal.ended() == 3
         assert terminal.until("rqscan: error: cannot use Redis")
         assert terminal.is_sane()
     finally:
