@@ -42,19 +42,29 @@ def top(  # noqa: PLR0917 - click passes them by name
     is_ascii: bool,
 ) -> int:
     """Watch queues, workers and scans."""
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_terminal = is_terminal and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
     is_ascii = is_ascii or "utf" not in (sys.stdout.encoding or "").lower()
     if is_terminal and not (once or as_json or check):
-        _live(interval, refreshes, is_ascii)
-        return 0
-    take = _source()
-    for i, shot in enumerate(_looks(take, interval, 1 if once else refreshes or 1)):
-        if as_json:
-            from rqscan.cli.show import write_json_lines
+        click.echo("rqscan top: connecting", nl=False)  # loading Redis' client takes its time
+        try:
+            take = _source()
+        finally:
+            click.echo("\r\x1b[K", nl=False)
+        from rqscan.monitor.app import run
 
+        run(take, interval, refreshes, is_ascii=is_ascii)
+        return 0
+    from rqscan.cli.show import defuse, write_json_lines
+
+    for i, shot in enumerate(_looks(interval, 1 if once else refreshes or 1)):
+        if as_json:
             write_json_lines([shot])
+        elif check:
+            for one in shot.trouble:
+                click.echo(defuse(f"{one.what} {one.object}: {one.cause}"))
         else:
-            _write(shot, is_ascii, check, is_first=not i)
+            click.echo("\n" * bool(i) + _page(shot, is_ascii))
         sys.stdout.flush()
     if not check:
         return 0
@@ -70,27 +80,15 @@ def _source() -> "Take":
     return lambda before: take(client, loaded, before)
 
 
-def _live(interval: float, refreshes: int | None, is_ascii: bool) -> None:
-    click.echo(
-        "rqscan top: connecting", nl=False
-    )  # before Redis' client is loaded: it takes its time
-    try:
-        from rqscan.monitor.app import run
-
-        take = _source()
-    finally:
-        click.echo("\r\x1b[K", nl=False)
-    run(take, interval, refreshes, is_ascii=is_ascii)
-
-
-def _looks(take: "Take", interval: float, refreshes: int) -> "Iterator[Snapshot]":
+def _looks(interval_s: float, refreshes: int) -> "Iterator[Snapshot]":
     from rqscan.errors import RedisUnavailable
     from rqscan.monitor.trouble import away
 
+    take = _source()
     shot = take(None)
     yield shot
     for _ in range(refreshes - 1):
-        time.sleep(interval)
+        time.sleep(interval_s)
         try:
             shot = take(shot)
         except RedisUnavailable as e:
@@ -98,17 +96,10 @@ def _looks(take: "Take", interval: float, refreshes: int) -> "Iterator[Snapshot]
         yield shot
 
 
-def _write(shot: "Snapshot", is_ascii: bool, check: bool, *, is_first: bool) -> None:
+def _page(shot: "Snapshot", is_ascii: bool) -> str:
     from shutil import get_terminal_size
 
     from rqscan.monitor.fit import fit
 
-    if check:
-        from rqscan.cli.show import defuse
-
-        lines = [defuse(f"{one.what} {one.object}: {one.cause}") for one in shot.trouble] or ["ok"]
-    else:
-        width = get_terminal_size((PLAIN_COLUMNS, 0)).columns
-        fitted = fit(shot, width, sys.maxsize, is_ascii=is_ascii)
-        lines = ["".join(text for text, _ in line).rstrip() for line in fitted]
-    sys.stdout.write(("" if is_first else "\n") + "\n".join(lines) + "\n")
+    lines = fit(shot, get_terminal_size((PLAIN_COLUMNS, 0)).columns, sys.maxsize, is_ascii=is_ascii)
+    return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)

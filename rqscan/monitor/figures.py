@@ -133,7 +133,7 @@ def schedule(name: bytes, due: float, fields: dict[bytes, bytes] | None) -> Sche
     return Schedule(
         name=text(name),
         next_at=_moment(due),
-        last_at=_moment(_number(run.get(b"last_at"))),
+        last_at=_iso(run.get(b"last_at")),
         lateness_s=_number(run.get(b"lateness_s")),
         paused=run.get(b"paused") == b"1",
         state=text(run.get(b"state")) or None,

@@ -72,7 +72,14 @@ def full(client) -> None:
     worker.end(ended[1], "failed", "TimeoutError: connect to 127.0.0.7:22 at 0x7f00aa after 31 s")
     worker.end(ended[2], "failed", "TimeoutError: connect to 127.0.0.9:80 at 0x7f00bb after 5 s")
     worker.beat(JobReport(id=running, kind="ports", age_s=2.5, limit_s=3600, progress=0.5))
-    schedule(client, "nightly", 3600, last_at="1796090400.0", lateness_s="0.25", state="fired")
+    schedule(
+        client,
+        "nightly",
+        3600,
+        last_at="2026-12-01T02:00:00.000000Z",
+        lateness_s="0.25",
+        state="fired",
+    )
     leader = {"name": "sched.1", "host": "web", "pid": 3, "token": "secret"}
     client.set(keys.LEADER, json.dumps(leader), px=10_000)
 
@@ -115,7 +122,7 @@ def test_the_figures_are_those_in_redis(client, settings) -> None:
     assert scan.eta_s is not None
     (entry,) = shot.schedules
     assert (entry.name, entry.lateness_s, entry.state) == ("nightly", 0.25, "fired")
-    assert entry.last_at == datetime.fromtimestamp(1796090400, UTC)
+    assert entry.last_at == datetime(2026, 12, 1, 2, tzinfo=UTC)
     assert (shot.leader, shot.trouble) == ("sched.1", [])
     assert shot.counters == {"rescued": 0, "lost": 0, "refused": 0, "fenced": 0}
 

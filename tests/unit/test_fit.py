@@ -104,7 +104,7 @@ def test_a_large_screen_shows_each_part() -> None:
         "TimeoutError: connect to <ip>",
         "01 15:03:07",
         "█████░░░░░░░░░░░░░░░ 25%",
-        "JOB (45 of 201)",
+        "JOB (46 of 201)",
         "1m30s",
     ):
         assert any(part in line for line in lines), part
