@@ -10,6 +10,8 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import reduce
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -38,10 +40,7 @@ FilePath = Annotated[str, Meta(min_length=1)]
 
 
 def mask_url(url: str) -> str:
-    """Give the URL with its password as ``***``: in the user part and in the query.
-
-    What cannot be told apart is masked too: better a dull message than a leaked secret.
-    """
+    """Give the URL with ``***`` for its password, and for what might be one."""
     if not re.match(r"\W*(unix|sqlite):///", url):
         url = re.sub(r"(?s)^(.*?://|)([^:@/]*:)?.*@", r"\1\2***@", url)
     return re.sub(r"(?is)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", url)
@@ -225,17 +224,14 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     tree: dict[str, Any] = {"queues": {name: {} for name in queues}}
     for name, value in values.items():
         *parents, key = name.split(".")
-        place = tree
-        for section in parents:
-            place = place.setdefault(section, {})
-        place[key] = value
+        reduce(lambda place, parent: place.setdefault(parent, {}), parents, tree)[key] = value
     return convert(tree | {"origin": origin, "path": str(file) if file else None}, Settings)
 
 
 def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
     """Find and parse the file: the named one must exist, the others may."""
     places = [Path("rqscan.toml"), user_config_path("rqscan") / "rqscan.toml"]
-    file = Path(named).expanduser() if named else next((p for p in places if p.exists()), None)
+    file = Path(expanduser(named)) if named else next((p for p in places if p.exists()), None)  # noqa: PTH111 - bears an unknown user
     if file is None:
         return None, {}
     try:
@@ -299,5 +295,5 @@ def _checked(name: str, value: Any, kind: Any, source: str) -> Any:
         raise ValueError(f"expected {shown} to be {words}, got: {got}")
     if kind in (FilePath, FilePath | None):
         base = Path() if is_variable else Path(source).parent
-        value = str((base / Path(value).expanduser()).absolute())
+        value = str((base / expanduser(value)).absolute())  # noqa: PTH111 - as above
     return value

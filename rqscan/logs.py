@@ -33,6 +33,7 @@ class Event(StrEnum):
     HORSE_DIED = "horse_died"
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"
+    REDIS_REFUSED = "redis_refused"
     SCHEDULER_STARTED = "scheduler_started"
     SCHEDULER_STOPPED = "scheduler_stopped"
     LEADER_TAKEN = "leader_taken"
@@ -42,12 +43,14 @@ class Event(StrEnum):
     RUN_REFUSED = "run_refused"
     ENTRY_INVALID = "entry_invalid"
     RUNNING_AS_ROOT = "running_as_root"
+    SETTING_WITHOUT_EFFECT = "setting_without_effect"
     KIND_LOADED = "kind_loaded"
 
 
 _WARNINGS = {
     Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.REDIS_LOST,
-    Event.LEADER_LOST, Event.RUN_REFUSED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
+    Event.REDIS_REFUSED, Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
+    Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 
 
@@ -92,10 +95,10 @@ def _stamp(_logger: Any, method: str, fields: EventDict) -> EventDict:
 
 
 def _defuse(_logger: Any, _method: str, fields: EventDict) -> EventDict:
-    """Show what a terminal would obey (a banner's escape codes) as an escape of Python's."""
+    """Blank what a terminal would obey, such as a banner's escape codes."""
     for key, value in fields.items():
-        if isinstance(value, str) and not value.isprintable():
-            fields[key] = repr(value)
+        if isinstance(value, str):
+            fields[key] = "".join(c if c.isprintable() else " " for c in value)
     return fields
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rqscan.config import RedisSettings, Settings
+from tests.rig import Rig
 from tests.servers import MariaDB, RedisServer
 
 
@@ -76,3 +77,11 @@ def _mariadb_is_back(request: pytest.FixtureRequest) -> Iterator[None]:
 def settings(home: Path, redis_server: RedisServer) -> Settings:
     """Give the settings of a home with its own Redis, and with SQLite for a store."""
     return Settings(home=str(home), redis=RedisSettings(url=redis_server.url))
+
+
+@pytest.fixture
+def rig(settings: Settings, tmp_path: Path) -> Iterator[Rig]:
+    """Run commands in a home with its own Redis; what was started is ended."""
+    made = Rig(settings, tmp_path)
+    yield made
+    made.close()

@@ -70,7 +70,7 @@ def outage(url: str = "") -> Iterator[None]:
     except redis.RedisError as e:
         where = f" at {mask_url(url)}" if url else ""
         raise RedisUnavailable(
-            f"cannot use Redis{where}: {e or type(e).__name__}",
+            f"cannot use Redis{where}: {str(e) or type(e).__name__}",
             advice="check redis.url (RQSCAN_REDIS_URL) and that the server runs and lets us in",
         ) from e
 
@@ -95,7 +95,6 @@ def url_of(client: redis.Redis) -> str:
         for name, value in options.items()
         if secure and name.startswith("ssl_") and isinstance(value, str)
     }
-    return (
-        f"redis{'s' if secure else ''}://{login}{host}:{options.get('port', 6379)}/{db}"
-        + (f"?{urlencode(query)}" if query else "")
+    return f"redis{'s' if secure else ''}://{login}{host}:{options.get('port', 6379)}/{db}" + (
+        f"?{urlencode(query)}" if query else ""
     )

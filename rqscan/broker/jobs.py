@@ -25,7 +25,10 @@ class ScanJob(Job):
     """Names that the operator added (worker.allow_functions); set once at start."""
 
     def __init__(
-        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+        self,
+        id: str | None = None,  # noqa: A002 - RQ's name
+        connection: Redis | None = None,
+        serializer: Any = None,
     ) -> None:
         super().__init__(id, connection, resolve_serializer(serializer or JsonSerializer))
 
@@ -42,22 +45,24 @@ class ScanJob(Job):
     @property
     def success_callback(self) -> Any:
         """As in RQ, if its name is allowed."""
-        return self._checked(self._success_callback_name, Job.success_callback)
+        self._check(self._success_callback_name)
+        return super().success_callback
 
     @property
     def failure_callback(self) -> Any:
         """As in RQ, if its name is allowed."""
-        return self._checked(self._failure_callback_name, Job.failure_callback)
+        self._check(self._failure_callback_name)
+        return super().failure_callback
 
     @property
     def stopped_callback(self) -> Any:
         """As in RQ, if its name is allowed."""
-        return self._checked(self._stopped_callback_name, Job.stopped_callback)
+        self._check(self._stopped_callback_name)
+        return super().stopped_callback
 
-    def _checked(self, name: str | None, callback: property) -> Any:
+    def _check(self, name: str | None) -> None:
         if name:
             check_name(name, self.allow_functions)
-        return callback.__get__(self)
 
 
 def job_id(chunk: Chunk) -> str:
@@ -79,7 +84,6 @@ def chunk_fields(
         timeout=queue.timeout_s,
         result_ttl=queue.result_ttl_s,
         failure_ttl=queue.failure_ttl_s,
-        description=f"{chunk.kind} {' '.join(chunk.targets[:3])}"
-        + (f" and {len(chunk.targets) - 3} more" if len(chunk.targets) > 3 else ""),
+        description=f"{chunk.kind} {' '.join(chunk.targets)[:200]}",
     )
     return {**job.to_dict(), "rqscan_scan": chunk.scan_id, "rqscan_kind": chunk.kind}

@@ -78,10 +78,10 @@ def progress(scan_id: str) -> str:
 
 
 def stat(bucket: int) -> str:
-    """Hash of counts in one bucket of `STAT_S` seconds: fields QUEUE:in, QUEUE:out, QUEUE:failed."""
+    """Hash of counts in one bucket of `STAT_S` seconds: QUEUE:in, QUEUE:out, QUEUE:failed."""
     return f"{OWN}stat:{bucket}"
 
 
 def schedule_entry(name: str) -> str:
-    """Hash of a schedule entry's last run: last_at, fired_at, lateness_s, scan_id, outcome, reason."""
+    """Hash of a schedule entry's last run: when it was due and fired, and what came of it."""
     return f"{OWN}schedule:{name}"

@@ -143,7 +143,7 @@ class Link:
         self._connection, self._delay = connection, 0.05
         self._socket = connection._sock  # noqa: SLF001 - redis-py has no public way to hand it over
         assert self._socket is not None
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._reader = hiredis.Reader(replyError=redis.ResponseError)
         self._out.clear()
         self._selector.register(self._socket, selectors.EVENT_READ, self._on_ready)

@@ -31,16 +31,16 @@ class ScanQueue(Queue):
         name: str = "default",
         connection: Redis | None = None,
         *args: Any,
-        serializer: Any = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("job_class", ScanJob)
-        super().__init__(
-            name, connection, *args, serializer=serializer or JsonSerializer, **kwargs
-        )
+        kwargs["serializer"] = kwargs.get("serializer") or JsonSerializer
+        super().__init__(name, connection, *args, **kwargs)
 
     def push_job_id(
-        self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False
+        self,
+        job_id: str,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
     ) -> Any:
         """Push as RQ does, and ring the queue's bell."""
         connection = pipeline if pipeline is not None else self.connection

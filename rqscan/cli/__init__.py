@@ -1,84 +1,25 @@
-"""The command line: finds the command, runs it, and turns every end into an exit code.
+"""The command line: its door, which opens on Linux alone, and what every command asks for."""
 
-`rqscan --help` must be quick: only rich_click is imported here; a command's module is imported
-when the command runs, and imports what it needs then.
-"""
-
-import errno
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
-
-import rich_click as click
-
-from rqscan import __version__
-from rqscan.errors import RqscanError
 
 if TYPE_CHECKING:
     from rqscan.config import Settings
 
-__all__ = ["json_option", "main", "settings"]
-
-COMMANDS = {  # name: (panel, where it is, help)
-    "up": ("Run", "up:up", "Run everything on this machine."),
-    "worker": ("Run", "worker:worker", "Run the jobs of some queues."),
-    "scheduler": ("Run", "scheduler:scheduler", "Start the scans that are due."),
-    "scan": ("Scan", "scan:scan", "Scan targets and wait for the end."),
-    "scans": ("Scan", "scans:scans", "List the scans."),
-    "results": ("Scan", "results:results", "Show what a scan has found."),
-    "top": ("Watch", "top:top", "Watch queues, workers and scans."),
-    "config": ("Set-up", "config_cmd:config", "Show the settings in force."),
-    "kinds": ("Set-up", "kinds_cmd:kinds", "List the scan kinds with their parameters."),
-    "db": ("Set-up", "db:db", "Make and check the database's tables."),
-}
-_ADVICE_WINDOWS = "on Windows use WSL: install it with `wsl --install`, then rqscan inside it"
+__all__ = ["main", "settings"]
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    platform: str = sys.platform  # as a variable: mypy takes the name for a constant
+    if platform == "linux":
+        from rqscan.cli.group import run
 
-
-class _LazyGroup(click.RichGroup):
-    """Lists stubs, and imports the true command when it is to run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, stub, rest = super().resolve_command(ctx, args)
-        if name is None or stub is None:
-            return name, stub, rest
-        module, _, attribute = COMMANDS[name][1].partition(":")
-        command: click.Command = getattr(import_module(f"rqscan.cli.{module}"), attribute)
-        if _config not in command.params:  # so that `python worker.py --config X` works too
-            command.params.append(_config)
-        return name, command, rest
-
-
-def _keep_path(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
-    if path:
-        ctx.find_root().obj = path
-
-
-_config = click.RichOption(
-    ["--config"],
-    metavar="PATH",
-    expose_value=False,
-    callback=_keep_path,
-    help="The rqscan.toml to read (else RQSCAN_CONFIG, the working folder, the user's folder).",
-)
-_group = _LazyGroup(
-    name="rqscan",
-    help="Scan networks with a fleet of workers that loses no job and no result.",
-    params=[_config],
-    context_settings={"help_option_names": ["-h", "--help"]},
-    commands={
-        name: click.RichCommand(name=name, help=text, panel=panel)
-        for name, (panel, _, text) in COMMANDS.items()
-    },
-)
-click.version_option(__version__, message="rqscan %(version)s")(_group)
+        return run(argv)
+    is_windows = platform == "win32"
+    advice = "on Windows use WSL: wsl --install" if is_windows else "use a Linux host or container"
+    sys.stderr.write(f"rqscan: error: rqscan runs on Linux only; {advice}\n")
+    return 2
 
 
 def settings() -> "Settings":
@@ -87,43 +28,8 @@ def settings() -> "Settings":
     Raises:
         ConfigError: they are wrong.
     """
+    from click import get_current_context
+
     from rqscan.config import load
 
-    context = click.get_current_context()
-    assert context is not None  # it raises when there is none
-    return load(context.find_root().obj)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one command and give its exit code."""
-    if sys.platform != "linux":
-        advice = _ADVICE_WINDOWS if sys.platform == "win32" else "use a Linux machine or container"
-        return _fail(f"rqscan runs on Linux only; {advice}", 2)
-    try:
-        code = _group.main(argv, prog_name="rqscan", standalone_mode=False)
-        sys.stdout.flush()
-    except RqscanError as e:
-        code = _fail(str(e), e.exit_code, e.advice)
-    except click.ClickException as e:
-        if isinstance(e, click.UsageError) and e.ctx:
-            click.echo(e.ctx.get_usage().strip(), err=True)
-        code = _fail(e.format_message(), e.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:  # the reader has seen enough
-        code = 1
-    except OSError as e:  # a file that the user named, or a full disk under stdout
-        if e.filename is None and e.errno != errno.ENOSPC:
-            raise
-        code = _fail(f"{e.filename or 'output'}: {e.strerror}", 2 if e.filename else 1)
-    return code if isinstance(code, int) else 0
-
-
-def _fail(message: str, code: int, advice: str | None = None) -> int:
-    """Say what is wrong in one line, with at most one line of advice."""
-    from rqscan.cli.show import defuse
-
-    click.echo(f"rqscan: error: {defuse(message)}", err=True)
-    if advice:
-        click.echo(defuse(advice), err=True)
-    return code
+    return load(get_current_context().find_root().obj)

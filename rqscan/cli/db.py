@@ -4,7 +4,8 @@ from contextlib import closing
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
 from rqscan.errors import FailedError
 
 __all__ = ["db"]
@@ -19,15 +20,15 @@ def db() -> None:
 @json_option
 def migrate(as_json: bool) -> None:
     """Bring the tables up to date; every command that writes does the same by itself."""
-    from rqscan.cli.show import write_json
+    from rqscan.cli.show import print_json
     from rqscan.store.database import Database
     from rqscan.store.migrate import apply, current
 
     with closing(Database.open(settings(), migrate=False)) as database:
-        applied = [migration.name for migration in apply(database)]
+        applied = apply(database)
         version = current(database)
     if as_json:
-        write_json({"version": version, "applied": applied})
+        print_json({"version": version, "applied": applied})
     else:
         click.echo(
             f"applied {', '.join(applied) or 'nothing'}; the tables are at version {version}"
@@ -38,15 +39,15 @@ def migrate(as_json: bool) -> None:
 @json_option
 def check(as_json: bool) -> None:
     """Check that the database answers and its tables are up to date; exit 1 if they are not."""
-    from rqscan.cli.show import write_json
+    from rqscan.cli.show import print_json
     from rqscan.store.database import Database
     from rqscan.store.migrate import current, pending
 
     with closing(Database.open(settings(), migrate=False)) as database:
-        missing = [migration.name for migration in pending(database)]
+        missing = pending(database)
         version = current(database)
     if as_json:
-        write_json({"ok": not missing, "version": version, "pending": missing})
+        print_json({"ok": not missing, "version": version, "pending": missing})
     elif not missing:
         click.echo(f"the tables are up to date, at version {version}")
     if missing:

@@ -4,42 +4,34 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
 
 __all__ = ["kinds"]
 
 UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}  # by the name's ending
-BOUNDS = {
-    "minimum": "at least",
-    "exclusiveMinimum": "above",
-    "maximum": "at most",
-    "exclusiveMaximum": "below",
-    "minLength": "length at least",
-    "maxLength": "length at most",
-    "pattern": "like",
-    "enum": "one of",
-}
+LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern", "enum")
 
 
 @click.command()
 @json_option
 def kinds(as_json: bool) -> None:
     """List the scan kinds with their parameters."""
-    from rqscan.cli.show import write_json_array, write_table
+    from rqscan.cli.show import print_json_array, print_table
     from rqscan.scan.kinds import load_kinds
 
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
-        for name, kind in load_kinds(settings()).items()
+        for name, kind in load_kinds(settings().jobs.path).items()
     ]
     if as_json:
-        write_json_array(found)
+        print_json_array(found)
         return
     rows: list[dict[str, Any]] = []
     for kind in found:
         rows.append({"name": kind["name"], "about": kind["description"]})
         rows += [p | {"name": f"  {p['name']}"} for p in kind["parameters"]]
-    write_table(["name", "type", "default", "unit", "constraint", "about"], rows)
+    print_table(["name", "type", "default", "unit", "constraint", "about"], rows)
 
 
 def _parameters(params: type[Any]) -> list[dict[str, Any]]:
@@ -54,7 +46,7 @@ def _parameters(params: type[Any]) -> list[dict[str, Any]]:
             "type": " or ".join(s.get("type", "any") for s in schema.get("anyOf", [schema])),
             "default": schema.get("default"),
             "unit": next((unit for end, unit in UNITS.items() if name.endswith(end)), None),
-            "constraint": ", ".join(f"{w} {schema[k]}" for k, w in BOUNDS.items() if k in schema),
+            "constraint": ", ".join(f"{k} {schema[k]}" for k in LIMITS if k in schema),
         }
         for name, schema in fields.items()
     ]

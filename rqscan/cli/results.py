@@ -1,17 +1,21 @@
 """`rqscan results`: the rows of a scan, streamed from the store to stdout."""
 
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from rqscan.cli import settings
 from rqscan.clock import from_iso, now
 
-__all__ = ["results"]
+if TYPE_CHECKING:
+    from rqscan.model import Row
+
+__all__ = ["print_table", "results"]
 
 TABLE_ROWS = 1_000  # a table is held in memory to be aligned, and nobody reads more
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -43,7 +47,7 @@ def results(scan: str | None, limit: int | None, form: str | None, **only: Any) 
     """
     from msgspec.structs import asdict
 
-    from rqscan.cli.show import write_csv, write_json_array, write_json_lines, write_table
+    from rqscan.cli import show
     from rqscan.model import Row
     from rqscan.store.database import Database
     from rqscan.store.repository import Repository
@@ -52,15 +56,23 @@ def results(scan: str | None, limit: int | None, form: str | None, **only: Any) 
         repository = Repository(database)
         known = repository.scan(scan) if scan else repository.latest_scan()
         found = repository.rows(known.scan_id, limit=limit, **only) if known else iter(())
-        rows = (asdict(row) for row in found)
         if form == "json":
-            write_json_array(rows)
+            show.print_json_array(map(asdict, found))
         elif form == "jsonl":
-            write_json_lines(rows)
+            show.print_json_lines(map(asdict, found))
         elif form == "csv":
-            write_csv(Row.__struct_fields__, rows)
+            show.print_csv(Row.__struct_fields__, map(asdict, found))
         else:
-            columns = ["host", "port", "proto", "state", "kind", "data", "observed_at"]
-            write_table(columns, islice(rows, limit or TABLE_ROWS))
-            if next(rows, None):
-                click.echo(f"the first {TABLE_ROWS} rows; -n N or --format has more", err=True)
+            print_table(found, limit or TABLE_ROWS)
+
+
+def print_table(rows: Iterator["Row"], limit: int = TABLE_ROWS) -> None:
+    """Print rows for people, and say on stderr when there are more than the limit."""
+    from msgspec.structs import asdict
+
+    from rqscan.cli import show
+
+    columns = ["host", "port", "proto", "state", "kind", "data", "observed_at"]
+    show.print_table(columns, map(asdict, islice(rows, limit)))
+    if next(rows, None):
+        click.echo(f"these are the first {limit:,} rows; -n N or --format gives more", err=True)

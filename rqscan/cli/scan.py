@@ -2,14 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from rqscan.cli import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import redis
 
     from rqscan.config import Settings
@@ -82,10 +84,7 @@ def follow(
     """Wait for a scan's end, with a bar on a terminal, and show it; gives the exit code."""
     from rqscan.states import ScanState
 
-    progress = None
-    for progress in _watch(scan, client):
-        pass
-    assert progress is not None
+    progress = _wait_for_end(scan, client)
     if not as_json:
         _show_rows(scan, settings)
     _show(scan, progress, as_json=as_json)
@@ -108,18 +107,21 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _watch(scan: "Scan", client: "redis.Redis") -> "Iterator[Progress]":
-    """Yield the progress until the scan has ended; says so when nobody listens."""
+def _wait_for_end(scan: "Scan", client: "redis.Redis") -> "Progress":
+    """Draw the progress until the scan has ended; says so when nobody listens."""
+    from rqscan.errors import FailedError
     from rqscan.fleet.presence import is_listening
     from rqscan.scan.progress import read_progress
 
     began, is_told = time.monotonic(), False
     with _bar(scan) as draw:
-        while progress := read_progress(client, scan.scan_id):
+        while True:
+            progress = read_progress(client, scan.scan_id)
+            if progress is None:
+                raise FailedError(f"scan {scan.scan_id} is gone from Redis; see `rqscan scans`")
             draw(progress)
-            yield progress
             if progress.is_ended:
-                return
+                return progress
             waited_s = time.monotonic() - began
             if not is_told and waited_s > NO_WORKER_S and not progress.started_at:
                 is_told = True
@@ -132,36 +134,33 @@ def _watch(scan: "Scan", client: "redis.Redis") -> "Iterator[Progress]":
             time.sleep(POLL_S)
 
 
-def _bar(scan: "Scan") -> Any:
+@contextmanager
+def _bar(scan: "Scan") -> "Iterator[Callable[[Progress], None]]":
     """Give a context whose value draws progress on stderr, if that is a terminal."""
-    from contextlib import contextmanager
-
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    view = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("chunks · {task.fields[found]} found ·"),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("· left"),
+        bars.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    task = view.add_task(scan.scan_id, total=scan.chunks, found=0)
 
-    @contextmanager
-    def bar() -> Iterator[Any]:
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("{task.fields[chunks]} chunks · {task.fields[found]} found"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=console, disable=not sys.stderr.isatty(), transient=True,
-        ) as view:  # fmt: skip
-            task = view.add_task(scan.scan_id, total=scan.chunks, chunks="0", found="0")
+    def draw(progress: "Progress") -> None:
+        counts = progress.chunks
+        ended = counts.done + counts.failed + counts.cancelled
+        view.update(task, completed=ended, found=progress.observations)
 
-            def draw(progress: "Progress") -> None:
-                counts = progress.chunks
-                ended = counts.done + counts.failed + counts.cancelled
-                view.update(
-                    task, completed=ended, chunks=f"{ended}/{counts.total}",
-                    found=str(progress.observations),
-                )  # fmt: skip
-
-            yield draw
-
-    return bar()
+    with view:
+        yield draw
 
 
 def _show_rows(scan: "Scan", settings: "Settings") -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import rich_click as click
 
-from rqscan.cli import json_option, settings
+from rqscan.cli import settings
+from rqscan.cli.group import json_option
 from rqscan.model import Progress, Scan
 
 __all__ = ["scans"]
+
+TARGETS = 3  # shown in the table; JSON has all
 
 
 @click.command()
@@ -17,20 +20,22 @@ __all__ = ["scans"]
 @json_option
 def scans(limit: int | None, as_json: bool) -> None:
     """List the scans, newest first."""
-    from rqscan.cli.show import write_json_array, write_table
+    from rqscan.cli.show import print_json_array, print_table
     from rqscan.store.database import Database
     from rqscan.store.repository import Repository
 
     with closing(Database.open(settings())) as database:
         items = [_item(*both) for both in Repository(database).scans(limit or sys.maxsize)]
     if as_json:
-        write_json_array(items)
+        print_json_array(items)
         return
     for item in items:
         item["chunks"] = "{done} of {total}, {failed} failed".format(**item["chunks"])
-        item["kinds"], item["targets"] = " ".join(item["kinds"]), " ".join(item["targets"])
+        item["kinds"] = " ".join(item["kinds"])
+        more = len(item["targets"]) - TARGETS
+        item["targets"] = " ".join(item["targets"][:TARGETS]) + (f" +{more}" if more > 0 else "")
     columns = ["scan_id", "state", "queue", "chunks", "observations", "requested_at", "finished_at"]
-    write_table([*columns, "kinds", "targets"], items)
+    print_table([*columns, "kinds", "targets"], items)
 
 
 def _item(scan: Scan, progress: Progress) -> dict[str, Any]:

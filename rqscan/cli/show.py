@@ -18,15 +18,14 @@ from rqscan.clock import iso
 __all__ = [
     "defuse",
     "encode",
-    "write_csv",
-    "write_json",
-    "write_json_array",
-    "write_json_lines",
-    "write_table",
+    "print_csv",
+    "print_json",
+    "print_json_array",
+    "print_json_lines",
+    "print_table",
 ]
 
 _SPECIAL = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def defuse(text: str) -> str:
@@ -42,12 +41,12 @@ def encode(value: Any) -> str:
     return _SPECIAL.sub(lambda m: f"\\u{ord(m[0]):04x}", msgspec.json.encode(value).decode())
 
 
-def write_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Write one JSON value."""
     sys.stdout.write(encode(value) + "\n")
 
 
-def write_json_array(items: Iterable[Any]) -> None:
+def print_json_array(items: Iterable[Any]) -> None:
     """Write one JSON array, item by item: a million rows need the memory of one."""
     start = "["
     for item in items:
@@ -56,26 +55,27 @@ def write_json_array(items: Iterable[Any]) -> None:
     sys.stdout.write("[]\n" if start == "[" else "]\n")
 
 
-def write_json_lines(items: Iterable[Any]) -> None:
+def print_json_lines(items: Iterable[Any]) -> None:
     """Write one JSON value a line."""
     for item in items:
-        write_json(item)
+        print_json(item)
 
 
-def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write CSV with a header; a text that a spreadsheet would compute gets a leading ``'``."""
-    out = csv.writer(sys.stdout, lineterminator="\n")
+    out = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     out.writerow(columns)
     for row in rows:
-        cells = [_cell(row[column]) for column in columns]
-        is_text = [isinstance(row[column], str) for column in columns]
-        out.writerow(
-            f"'{c}" if t and c.startswith(_FORMULA) else c
-            for c, t in zip(cells, is_text, strict=True)
-        )
+        values = [row[column] for column in columns]
+        out.writerow(v if isinstance(v, int | float) else _unformula(v) for v in values)
 
 
-def write_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def _unformula(value: Any) -> str:
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else _cell(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a table; in a pipe it is as wide as it must be and has no colours."""
     from rich.console import Console
     from rich.table import Table

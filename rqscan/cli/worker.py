@@ -58,7 +58,7 @@ def worker(
     client = connect(found)
     logs.configure(log_level, as_json=log_json)
     if os.geteuid() == 0:
-        logs.log(logs.Event.RUNNING_AS_ROOT, advice="jobs run as root too; prefer a user of its own")
+        logs.log(logs.Event.RUNNING_AS_ROOT, advice="jobs run as root too")
     for setting in found.without_effect:
         logs.log(logs.Event.SETTING_WITHOUT_EFFECT, setting=setting)
     with outage():

@@ -45,7 +45,7 @@ class Claims:
         self._name, self._queues, self._boot = name, queues, boot
         self._names: Sequence[str] = list(queues)
         self._registration, self._start = registration, start
-        self._is_claiming = False
+        self._is_claiming = self._has_bell = False
         self.is_wanted = False
 
     @property
@@ -58,14 +58,16 @@ class Claims:
         self._is_claiming = False
 
     def claim(self, link: Link, bell: Link, free: int) -> None:
-        """Claim up to `free` jobs if that is wanted; with none free only hand the bell on."""
+        """Claim up to `free` jobs if that is wanted; with none free only hand a bell on."""
         if not self.is_wanted or self._is_claiming or not self._registration.is_current:
+            return
+        if not free and not self._has_bell:
             return
         caps = [queue.concurrency for queue in self._queues.values()]
         tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
         own = [keys.worker(self._name), keys.executions_of(self._name), keys.SUSPENDED]
         own += [*map(keys.queue, self._names), *map(keys.bell, self._names)]
-        self.is_wanted, self._is_claiming = False, True
+        self.is_wanted, self._has_bell, self._is_claiming = not free, False, True
         link.send(
             "EVALSHA", scripts.CLAIM.sha, len(own), *own, self._name, self._registration.epoch,
             free, REGISTRY_LEASE_S, len(self._names), *caps, *self._names, *tokens,
@@ -80,6 +82,7 @@ class Claims:
     def _on_bell(self, answer: Any) -> None:
         if answer is not LOST:
             self.is_wanted = True
+            self._has_bell = answer is not None
 
     def _on_claim(self, bell: Link, free: int, answer: Any) -> None:
         self._is_claiming = False
@@ -95,7 +98,9 @@ class Claims:
             kind = fields.get(b"rqscan_kind", b"").decode()
             assignment = self._assignment(number, job_id, token, attempt, fields)
             self._start(assignment, kind)
-        if len(answer) - 1 < free:  # the queues are empty now
+        if len(answer) - 1 == free:  # there may be more, for the next horse
+            self.is_wanted = True
+        else:
             self.wait(bell)
 
     def _assignment(

@@ -69,9 +69,7 @@ def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Run
     os._exit(0)
 
 
-def run(
-    assignment: Assignment, settings: Settings, runner: Runner, sock: socket.socket
-) -> Outcome:
+def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket.socket) -> Outcome:
     """Run one job and say how it ended; whatever the job does, this returns."""
     clock.correct(assignment.clock_offset_s)
     began = time.monotonic()

@@ -28,7 +28,7 @@ def run(assignment: Assignment, settings: Settings, began: float) -> Outcome:
         value = job.perform()
         if on_success:
             on_success(job, job.connection, value)
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - a job may raise anything
         if on_failure:
             on_failure(job, job.connection, *sys.exc_info())
         return failure(assignment, e, time.monotonic() - began)

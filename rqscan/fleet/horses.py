@@ -82,6 +82,11 @@ class Stable:
         self._start_at = 0.0
 
     @property
+    def pids(self) -> list[int]:
+        """The template's and the horses'."""
+        return [self._template.pid, *self._by_pid]
+
+    @property
     def free(self) -> int:
         """How many jobs could start at once now."""
         return min(self._size - len(self.running), len(self._spares))
@@ -97,7 +102,7 @@ class Stable:
                 start_new_session=True,
             )
         ours.send(msgspec.msgpack.encode(self._settings))
-        ours.setblocking(False)
+        ours.settimeout(0)
         self._control = ours
         self._start_at = time.monotonic() + RESTART_S
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._on_news())
@@ -126,7 +131,7 @@ class Stable:
                 ours.close()
                 self._template_gone()
                 return False
-        ours.setblocking(False)
+        ours.settimeout(0)
         horse = Horse(ours)
         self._unnamed.append(horse)
         self._spares.append(horse)
@@ -139,10 +144,10 @@ class Stable:
         horse.assignment, horse.began, horse.progress = assignment, time.monotonic(), None
         horse.kill_reason = None
         self.running[assignment.token] = horse
-        horse.sock.setblocking(True)  # an idle horse reads at once; a dead one gives an error
+        horse.sock.settimeout(None)  # an idle horse reads at once; a dead one gives an error
         with contextlib.suppress(OSError):  # its end arrives as a closed socket
             wire.send(horse.sock, assignment)
-        horse.sock.setblocking(False)
+        horse.sock.settimeout(0)
 
     def kill(self, horse: Horse, reason: str) -> None:
         """End a horse and all that it started; its job ends with `reason`, it is not lost."""
@@ -177,9 +182,9 @@ class Stable:
                 self._by_pid[pid] = horse
                 if horse.kill_reason:
                     kill_group(pid, signal.SIGKILL)
-            elif horse := self._by_pid.pop(pid, None):  # type: ignore[assignment]
-                horse.status = status
-                self._bury(horse)
+            elif dead := self._by_pid.pop(pid, None):
+                dead.status = status
+                self._bury(dead)
 
     def _template_gone(self) -> None:
         """Start anew after the template's death; its horses died with it."""

@@ -39,8 +39,7 @@ def failure(assignment: Assignment, error: BaseException, worked_s: float) -> Ou
         is_refused=isinstance(error, RefusedError),
         error="".join(traceback.format_exception_only(error)).strip().splitlines()[-1],
         fields={"exc_info": packed},
-        result=_entry(assignment, 2, worked_s)
-        | {"exc_string": base64.b64encode(packed).decode()},
+        result=_entry(assignment, 2, worked_s) | {"exc_string": base64.b64encode(packed).decode()},
     )
 
 

@@ -1,10 +1,12 @@
 """Presence: what a worker tells the fleet about itself at each beat."""
 
+import contextlib
 import os
 import platform
 import socket
 import time
 from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -74,15 +76,12 @@ def versions() -> dict[str, str]:
     return {"rqscan": __version__, **found, "python": platform.python_version()}
 
 
-def memory_bytes() -> int:
-    """Give the resident memory of this process and all below it."""
-    me = psutil.Process()
-    total = 0
-    for process in (me, *me.children(recursive=True)):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Give the resident memory of this process and of `pids` together."""
+    total: int = psutil.Process().memory_info().rss
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += psutil.Process(pid).memory_info().rss
     return total
 
 
@@ -126,6 +125,6 @@ def flat(fields: dict[str, Any]) -> list[Any]:
 def is_listening(client: redis.Redis, queue: str) -> bool:
     """Tell whether a worker that lives takes jobs from a queue."""
     now, _ = client.time()
-    names = client.zrangebyscore(keys.PRESENCE, now - LAPSE_S, "+inf")
-    records = client.mget([keys.record(name.decode()) for name in names]) if names else []
+    names: Any = client.zrangebyscore(keys.PRESENCE, now - LAPSE_S, "+inf")
+    records: Any = client.mget([keys.record(name.decode()) for name in names]) if names else []
     return any(queue in msgspec.json.decode(raw, type=Presence).queues for raw in records if raw)

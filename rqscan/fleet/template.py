@@ -43,11 +43,18 @@ def main(control_fd: int) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    _serve(control, woken, settings, runner)
-
-
-def _serve(control: socket.socket, woken: int, settings: Settings, runner: Runner) -> None:
     horses: set[int] = set()
+    # A worker killed with unread news gives an error instead of the end of the stream.
+    with contextlib.suppress(OSError):
+        _serve(control, woken, settings, runner, horses)
+    for pid in horses:
+        kill_group(pid, signal.SIGKILL)
+    os._exit(0)
+
+
+def _serve(
+    control: socket.socket, woken: int, settings: Settings, runner: Runner, horses: set[int]
+) -> None:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(woken, select.POLLIN)
@@ -58,15 +65,9 @@ def _serve(control: socket.socket, woken: int, settings: Settings, runner: Runne
                     os.read(woken, 4096)
                 _bury(control, horses)
                 continue
-            # A worker killed with unread news gives an error instead of the end of the stream.
-            try:
-                wish, fds, _flags, _address = socket.recv_fds(control, 16, 1)
-            except OSError:
-                wish, fds = b"", []
+            wish, fds, _flags, _address = socket.recv_fds(control, 16, 1)
             if not wish:
-                for pid in horses:
-                    kill_group(pid, signal.SIGKILL)
-                os._exit(0)
+                return
             me, pid = os.getpid(), os.fork()
             if not pid:
                 _become_horse(fds[0], [control.fileno(), woken], me, settings, runner)

@@ -79,7 +79,13 @@ class ScanWorker(Worker):
         self._signals = 0
         self._stop_deadline = float("inf")
 
-    def work(self, burst: bool = False, stop_timeout_s: float | None = None, **_: Any) -> bool:
+    def work(  # RQ's other arguments are taken and mean nothing here
+        self,
+        burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
+        *_: Any,
+        stop_timeout_s: float | None = None,
+        **__: Any,
+    ) -> bool:
         """Run jobs until a signal ends it, or with `burst` until the queues are empty.
 
         Args:
@@ -97,7 +103,7 @@ class ScanWorker(Worker):
         log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
             concurrency=self.concurrency)  # fmt: skip
         try:
-            while not self._is_over(burst):
+            while not self._is_over(burst=burst):
                 self._turn()
         finally:
             self._say_goodbye()
@@ -122,13 +128,11 @@ class ScanWorker(Worker):
         self._command = Link(
             self.connection, self._selector, self._registration.link_is_up, self._on_down
         )
-        self._bell = Link(
-            self.connection, self._selector, self._on_bell_up, lambda _: None, BELL_S
-        )
+        self._bell = Link(self.connection, self._selector, self._on_bell_up, lambda _: None, BELL_S)
         self._stable = Stable(self.settings, self.concurrency, self._selector, self._on_end)
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
-            end.setblocking(False)
+            end.settimeout(0)
         self._old_wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         self._selector.register(self._woken, selectors.EVENT_READ, lambda _: self._woken.recv(64))
         self._old_handlers = {
@@ -173,7 +177,7 @@ class ScanWorker(Worker):
             elif is_giving_back:
                 self._stable.kill(horse, GIVEN_BACK)
 
-    def _is_over(self, burst: bool) -> bool:
+    def _is_over(self, *, burst: bool) -> bool:
         if self._stable.running:
             return False
         if self._signals:
@@ -258,7 +262,8 @@ class ScanWorker(Worker):
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
             concurrency=self.concurrency, jobs=jobs, versions=versions(),
-            clock_offset_s=self._registration.clockwork.offset_s, rss_bytes=memory_bytes(),
+            clock_offset_s=self._registration.clockwork.offset_s,
+            rss_bytes=memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.

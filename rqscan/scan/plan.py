@@ -130,8 +130,7 @@ def make_plan(
     probes = wanted.count * sum(per_host.values())
     cut = max(PROBES_PER_CHUNK, probes // CHUNKS_PER_SCAN)
     sizes = {
-        kind: min(HOSTS_PER_CHUNK, max(1, cut // max(1, count)))
-        for kind, count in per_host.items()
+        kind: min(HOSTS_PER_CHUNK, max(1, cut // max(1, count))) for kind, count in per_host.items()
     }
     requested_at = clock.now()
     scan = Scan(

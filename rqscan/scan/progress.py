@@ -1,5 +1,7 @@
 """How far a scan is: counted in Redis by the script that ends a chunk, read here."""
 
+from typing import Any
+
 import redis
 
 from rqscan import clock
@@ -17,7 +19,7 @@ def read_progress(client: redis.Redis, scan_id: str) -> Progress | None:
         RedisUnavailable: Redis is away.
     """
     with outage():
-        raw = client.hgetall(keys.progress(scan_id))
+        raw: Any = client.hgetall(keys.progress(scan_id))
     if b"total" not in raw:
         return None
     numbers = {

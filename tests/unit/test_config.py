@@ -85,6 +85,7 @@ def test_load_takes_paths_of_the_file_from_its_folder(tmp_path):
     assert Path(settings.jobs.path).resolve() == tmp_path / "jobs"
     assert load(environ={"RQSCAN_HOME": "here"}).home == str(tmp_path / "here")
     assert load(environ={"RQSCAN_HOME": "~/x"}).home == str(Path.home() / "x")
+    assert load(environ={"RQSCAN_HOME": "~no-such-user"}).home == str(tmp_path / "~no-such-user")
 
 
 def test_load_keeps_schedule_entries_unchecked():
@@ -113,9 +114,13 @@ def test_load_keeps_schedule_entries_unchecked():
             "unknown setting queue.wakaka.timeout_s, did you mean queues.wakaka.timeout_s?",
         ),
         ("zzz = 1", "unknown setting zzz"),
-        ("[spool]", "unknown setting spool"),
-        ("[spool]\nmax_bytes = 1", "unknown setting spool.max_bytes"),
-        ("[queues.wakaka]\nretries = 1", "unknown setting queues.wakaka.retries"),
+        ("[spol]", "unknown setting spol"),
+        ("[spool]\nmax_mb = 1", "unknown setting spool.max_mb, did you mean spool.max_bytes?"),
+        ("[queues.wakaka]\nname = 1", "unknown setting queues.wakaka.name"),
+        (
+            "[spool]\nmode = 'x'",
+            "expected spool.mode to be direct, spool_first or redis_stream, got: 'x'",
+        ),
         (
             "[worker.heartbeat_s]\nx = 1",
             "expected worker.heartbeat_s to be a number at least 0, got: {'x': 1}",
@@ -245,3 +250,8 @@ def test_load_refuses_a_named_file_that_cannot_be_read(tmp_path):
     Path("bin.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot read"):
         load("bin.toml", {})
+
+
+def test_settings_tell_which_of_them_do_nothing_in_this_version():
+    settings = load(write("[spool]\nmax_delay_s = 1\n[queues.x]\nretries = 1\ntimeout_s = 2"), {})
+    assert settings.without_effect == ["spool.max_delay_s", "queues.x.retries"]

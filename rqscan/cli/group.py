@@ -1,0 +1,106 @@
+"""The group of all commands, and how each end becomes an exit code.
+
+`rqscan --help` must be quick: only rich_click is imported here; a command's module is imported
+when the command runs, and imports what it needs then.
+"""
+
+import errno
+import sys
+from importlib import import_module
+
+import rich_click as click
+
+from rqscan import __version__
+from rqscan.errors import RqscanError
+
+__all__ = ["json_option", "run"]
+
+COMMANDS = {  # name: (panel, where it is, help)
+    "up": ("Run", "up:up", "Run everything on this machine."),
+    "worker": ("Run", "worker:worker", "Run the jobs of some queues."),
+    "scheduler": ("Run", "scheduler:scheduler", "Start the scans that are due."),
+    "scan": ("Scan", "scan:scan", "Scan targets and wait for the end."),
+    "scans": ("Scan", "scans:scans", "List the scans."),
+    "results": ("Scan", "results:results", "Show what a scan has found."),
+    "top": ("Watch", "top:top", "Watch queues, workers and scans."),
+    "config": ("Set-up", "config_cmd:config", "Show the settings in force."),
+    "kinds": ("Set-up", "kinds_cmd:kinds", "List the scan kinds with their parameters."),
+    "db": ("Set-up", "db:db", "Make and check the database's tables."),
+}
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+class _LazyGroup(click.RichGroup):
+    """Lists stubs, and imports the true command when it is to run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, stub, rest = super().resolve_command(ctx, args)
+        if name is None or stub is None:
+            return name, stub, rest
+        module, _, attribute = COMMANDS[name][1].partition(":")
+        command: click.Command = getattr(import_module(f"rqscan.cli.{module}"), attribute)
+        if _config not in command.params:  # so that `python worker.py --config X` works too
+            command.params.append(_config)
+        return name, command, rest
+
+
+def _keep_path(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+    if path:
+        ctx.find_root().obj = path
+
+
+_config = click.RichOption(
+    ["--config"],
+    metavar="PATH",
+    expose_value=False,
+    callback=_keep_path,
+    help="The rqscan.toml to read (else RQSCAN_CONFIG, the working folder, the user's folder).",
+)
+_group = _LazyGroup(
+    name="rqscan",
+    help="Scan networks with a fleet of workers that loses no job and no result.",
+    params=[_config],
+    context_settings={"help_option_names": ["-h", "--help"]},
+    commands={
+        name: click.RichCommand(name=name, help=text, panel=panel)
+        for name, (panel, _, text) in COMMANDS.items()
+    },
+)
+click.version_option(__version__, message="rqscan %(version)s")(_group)
+
+
+def run(argv: list[str] | None) -> int:
+    """Run one command and give its exit code."""
+    try:
+        code = _group.main(argv, prog_name="rqscan", standalone_mode=False)
+        sys.stdout.flush()
+    except RqscanError as e:
+        code = _fail(str(e), e.exit_code, e.advice)
+    except click.ClickException as e:
+        if isinstance(e, click.UsageError) and e.ctx:
+            click.echo(e.ctx.get_usage().strip(), err=True)
+        code = _fail(e.format_message(), e.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:  # the reader has seen enough
+        code = 1
+    except OSError as e:  # a file that the user named, or a full disk under stdout
+        if e.filename is None and e.errno != errno.ENOSPC:
+            raise
+        code = _fail(f"cannot use {e.filename or 'stdout'}: {e.strerror}", 2 if e.filename else 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int, advice: str | None = None) -> int:
+    """Say what is wrong in one line, with at most one line of advice."""
+    from rqscan.cli.show import defuse
+
+    click.echo(f"rqscan: error: {defuse(message)}", err=True)
+    if advice:
+        click.echo(defuse(advice), err=True)
+    return code

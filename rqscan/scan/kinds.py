@@ -1,0 +1,139 @@
+"""The scan kinds: how one is declared, found, and given checked parameters.
+
+A kind is a function from addresses and parameters to observations. It is declared with `kind` in
+a module of the jobs folder, or in a package with the entry-point group ``rqscan.jobs``.
+"""
+
+import difflib
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+import rqscan
+from rqscan.errors import ConfigError, RqscanError, UsageError
+from rqscan.model import Observation
+
+__all__ = ["Kind", "Run", "check_params", "get_kind", "kind", "load_kinds"]
+
+P = TypeVar("P", bound=Struct)
+F = TypeVar("F", bound=Callable[..., Iterator[Observation]])
+
+
+class Run(Struct, frozen=True):
+    """What a kind is handed beside addresses and parameters."""
+
+    may_dial: Callable[[str], bool]  # asked before an address gets its first packet
+    advance: Callable[[int], object]  # told how many planned probes have ended since last time
+
+
+class Kind(Struct, frozen=True):
+    """One scan kind, as registered."""
+
+    name: str
+    function: Callable[[Sequence[str], Any, Run], Iterator[Observation]]
+    params: type[Struct]
+    probes_per_host: Callable[[Any], int]
+    description: str  # first line of the function's docstring
+    source: str  # module that it came from
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def kind(name: str, *, params: type[P], probes_per_host: Callable[[P], int]) -> Callable[[F], F]:
+    """Register the decorated function as the scan kind `name`.
+
+    Raises:
+        ConfigError: another module has a kind of this name.
+    """
+
+    def register(function: F) -> F:
+        source = function.__module__
+        if name in _kinds and _kinds[name].source != source:
+            raise ConfigError(
+                f"kind {name!r} is in {_kinds[name].source} and in {source}; rename one of them"
+            )
+        description = (function.__doc__ or "").strip().partition("\n")[0]
+        _kinds[name] = Kind(name, function, params, probes_per_host, description, source)
+        return function
+
+    return register
+
+
+def load_kinds(jobs_path: str | None) -> dict[str, Kind]:
+    """Import every module of the jobs folder and every ``rqscan.jobs`` entry point.
+
+    No path means the folder ``jobs`` beside the rqscan package, if there is one.
+
+    Raises:
+        ConfigError: the folder is missing or hidden by another package, an import fails, or two
+            kinds have one name; the cause is chained.
+    """
+    folder = Path(jobs_path or Path(rqscan.__file__).parents[1] / "jobs").resolve()
+    if folder.is_dir():
+        if str(folder.parent) not in sys.path:
+            sys.path.append(str(folder.parent))  # last: it must not hide a library
+        _import_folder(folder)
+    elif jobs_path:
+        raise ConfigError(f"jobs.path: {jobs_path!r} is no folder; give the folder of scan kinds")
+    for entry in entry_points(group="rqscan.jobs"):
+        _guard(f"entry point {entry.name!r} ({entry.value})", entry.load)
+    return dict(_kinds)
+
+
+def get_kind(name: str) -> Kind:
+    """Give a loaded kind.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if name in _kinds:
+        return _kinds[name]
+    close = difflib.get_close_matches(name, _kinds, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UsageError(f"no kind {name!r}; {hint}kinds are: {', '.join(sorted(_kinds)) or 'none'}")
+
+
+def check_params(kind: Kind, raw: dict[str, Any]) -> Struct:
+    """Convert raw parameters to the kind's own record.
+
+    Raises:
+        UsageError: one is unknown, of the wrong type or out of range; it is named with its value.
+    """
+    try:
+        return msgspec.convert(raw, kind.params)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$.")
+        unknown = re.search(r"unknown field `(.*)`", what)
+        name = unknown[1] if unknown else re.split(r"[.\[`]", path)[0]
+        if unknown:
+            what = f"unknown; known are {', '.join(kind.params.__struct_fields__)}"
+        about = f"parameter {name!r} = {raw[name]!r}: " if name in raw else ""
+        raise UsageError(f"kind {kind.name!r}: {about}{what}") from error
+
+
+def _import_folder(folder: Path) -> None:
+    package = _guard(f"jobs folder {str(folder)!r}", import_module, folder.name)
+    if folder not in [Path(path).resolve() for path in package.__path__]:
+        raise ConfigError(
+            f"jobs.path: {str(folder)!r} is hidden by {package.__path__[0]!r}; rename it"
+        )
+    for module in pkgutil.iter_modules([str(folder)], f"{folder.name}."):
+        _guard(f"kind module {module.name}", import_module, module.name)
+
+
+def _guard(what: str, load: Callable[..., Any], *args: str) -> Any:
+    try:
+        return load(*args)
+    except RqscanError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error

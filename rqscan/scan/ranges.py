@@ -1,0 +1,94 @@
+"""Arithmetic of address ranges on one line of integers: IPv4 first, IPv6 from `_V6` on.
+
+Merging, subtracting and counting know no families; IPv4-mapped IPv6 is IPv4.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
+
+__all__ = ["Range", "merge", "parse_range", "place", "subtract", "text"]
+
+_V6 = 2**64  # far beyond IPv4: ranges of the two families never touch
+
+
+class Range(NamedTuple):
+    """Places on the line from first to last, both included."""
+
+    first: int
+    last: int
+
+
+def place(address: str) -> int:
+    """Give an address' place on the line.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return int(parsed)
+    mapped = parsed.ipv4_mapped
+    return int(mapped) if mapped else int(parsed) + _V6
+
+
+def text(found: Range) -> str:
+    """Write a range as a spec: ``10.0.0.0-10.0.0.63``, or its one address."""
+    ends = [str(IPv4Address(p) if p < _V6 else IPv6Address(p - _V6)) for p in found]
+    return ends[0] if found.first == found.last else "-".join(ends)
+
+
+def parse_range(spec: str) -> Range:
+    """Read an address, a CIDR (host bits may be set) or a range.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    spec = re.sub(r"\[([0-9a-fA-F:.]+)\]", r"\1", spec)
+    if "%" in spec:
+        raise ValueError(spec)
+    start, dash, end = spec.partition("-")
+    if "/" in spec:
+        if not spec.rpartition("/")[2].isdigit():  # ipaddress reads net masks too
+            raise ValueError(spec)
+        network = ip_network(spec, strict=False)
+        start, end = str(network[0]), str(network[-1])
+    elif not dash:
+        end = start
+    elif end.isdigit():
+        end = f"{start.rpartition('.')[0]}.{end}"
+    found = Range(place(start), place(end))
+    if found.last < found.first or (found.first < _V6 <= found.last):
+        raise ValueError(spec)
+    return found
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Sort ranges and join those that overlap or touch."""
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1].last + 1:
+            merged[-1] = Range(merged[-1].first, max(last, merged[-1].last))
+        else:
+            merged.append(Range(first, last))
+    return merged
+
+
+def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
+    """Cut the holes out of the ranges; both are merged already."""
+    left: list[Range] = []
+    rest = iter(holes)
+    hole = next(rest, None)
+    for first, last in ranges:
+        start = first
+        while hole and hole.first <= last:
+            if start < hole.first:
+                left.append(Range(start, hole.first - 1))
+            start = max(start, hole.last + 1)
+            if hole.last > last:
+                break  # it may reach into the next range
+            hole = next(rest, None)
+        if start <= last:
+            left.append(Range(start, last))
+    return left

@@ -1,0 +1,119 @@
+"""One connection to the database, used in transactions only and made anew between them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.resources import files
+from typing import Any, Self
+
+import aiosql
+
+from rqscan.config import Settings
+from rqscan.errors import StoreUnavailable
+from rqscan.store import migrate as migrations
+from rqscan.store.dialects import Dialect, dialect_of
+
+__all__ = ["Database"]
+
+
+class Database:
+    """A database and the one connection of this process and thread to it.
+
+    `queries` holds the named statements of ``sql/`` as functions of a connection.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.queries = _queries(dialect.sql, dialect.driver)
+        self._connection: Any = None
+        self._is_busy = False
+
+    @classmethod
+    def open(cls, settings: Settings, *, migrate: bool = True) -> Self:
+        """Connect to the database of the settings, and bring its schema up to date.
+
+        Raises:
+            ConfigError: database.url has a fault.
+            HomeUnavailable: the home of the default database cannot be made.
+            StoreUnavailable: it cannot be reached, refuses us, or is newer than this program.
+        """
+        database = cls(dialect_of(settings))
+        try:
+            with database.transaction(read_only=True):
+                pass
+            if migrate:
+                migrations.apply(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Any]:
+        """Give the connection for one transaction: committed at the end, rolled back on any error.
+
+        A connection that was lost meanwhile is replaced before the transaction begins. One that is
+        lost within it ends it: nothing of it is kept, unless the commit itself was cut off, so
+        what is written must bear being written again.
+
+        Raises:
+            StoreUnavailable: the database is away, refuses us or is in the way of others.
+        """
+        if self._is_busy:
+            raise RuntimeError("a transaction of this Database is still open")
+        self._is_busy = True
+        try:
+            self._begin(self.dialect.begin_read_only if read_only else self.dialect.begin)
+            yield self._connection
+            self._connection.commit()
+        except self.dialect.error as error:
+            self._roll_back()
+            advice = self.dialect.advice(error)
+            if advice is None:
+                raise
+            reason = error.args[-1] or "the connection is lost"
+            message = f"cannot use {self.dialect.where}: {reason}; {advice}"
+            raise StoreUnavailable(message) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._is_busy = False
+
+    def close(self) -> None:
+        """Close the connection; the next transaction makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(self.dialect.error):
+                connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, statement: str) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.cursor().execute(statement)
+            except self.dialect.error:  # it died since the last transaction
+                self.close()
+            else:
+                return
+        self._connection = self.dialect.connect()
+        self._connection.cursor().execute(statement)
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.rollback()
+        except self.dialect.error:
+            self.close()
+
+
+@cache
+def _queries(sql: str, driver: str) -> Any:
+    texts = (files("rqscan.store") / "sql" / name for name in ("queries.sql", f"{sql}.sql"))
+    text = "\n".join(file.read_text("utf-8") for file in texts)
+    return aiosql.from_str(text, driver, kwargs_only=False)

@@ -1,0 +1,51 @@
+"""The one write path of chunk records: from a work-horse into the store."""
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from rqscan.config import Settings
+from rqscan.errors import StoreUnavailable
+from rqscan.model import ChunkRecord
+from rqscan.store.database import Database
+from rqscan.store.repository import Repository
+
+__all__ = ["Outbox"]
+
+RETRY_S = 5.0
+
+
+class Outbox:
+    """Puts chunk records into the store; connects at the first one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database: Database | None = None
+
+    def record(self, record: ChunkRecord) -> bool:
+        """Write a record with its rows, trying again for a few seconds while the store is away.
+
+        A record can be replayed whole, so a commit that was cut off does no harm.
+
+        Returns:
+            Whether it was taken; False when a newer attempt was recorded, or no such chunk planned.
+
+        Raises:
+            StoreUnavailable: the database stayed away; nothing was written that replaying it
+                would not write again.
+        """
+        again = Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_delay(RETRY_S),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        return again(self._record, record)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._database is not None:
+            self._database.close()
+
+    def _record(self, record: ChunkRecord) -> bool:
+        if self._database is None:
+            self._database = Database.open(self._settings, migrate=False)
+        return Repository(self._database).record(record)

@@ -1,0 +1,125 @@
+-- The statements that both databases read alike.
+
+-- name: migrations()
+-- Every migration that was applied, oldest first.
+SELECT name, checksum FROM schema_migrations ORDER BY version;
+
+-- name: add_migration(version, name, checksum, applied_at)!
+-- Record a migration as applied.
+INSERT INTO schema_migrations (version, name, checksum, applied_at)
+VALUES (:version, :name, :checksum, :applied_at);
+
+-- name: meta(name)$
+-- Read one value of the store itself.
+SELECT value FROM meta WHERE name = :name;
+
+-- name: add_scan(scan_id, name, requested_at, spec)!
+-- Write a scan; fails where the id is taken.
+INSERT INTO scans (scan_id, name, requested_at, spec)
+VALUES (:scan_id, :name, :requested_at, :spec);
+
+-- name: add_chunks*!
+-- Plan chunks: state, generation and attempt are the columns' defaults.
+INSERT INTO chunks (scan_id, chunk, kind) VALUES (:scan_id, :chunk, :kind);
+
+-- name: unenqueued(scan_id, after, page)
+-- One page of the planned chunks that were never marked as enqueued.
+SELECT chunk FROM chunks
+WHERE scan_id = :scan_id AND chunk > :after AND state = 'planned' AND enqueued_at IS NULL
+ORDER BY chunk LIMIT :page;
+
+-- name: record_chunk(scan_id, chunk, generation, attempt, state, worker, started_at, finished_at, probes, observations, error)!
+-- The fence: take the record unless a newer attempt has been recorded. 0 rows: fenced, or unknown.
+UPDATE chunks SET
+    generation = :generation, attempt = :attempt, state = :state, worker = :worker,
+    started_at = :started_at, finished_at = :finished_at,
+    probes = :probes, observations = :observations, error = :error
+WHERE scan_id = :scan_id AND chunk = :chunk
+    AND (generation < :generation OR (generation = :generation AND attempt <= :attempt));
+
+-- name: delete_rows(scan_id, chunk)!
+-- Drop what earlier attempts of this chunk saw.
+DELETE FROM observations WHERE scan_id = :scan_id AND chunk = :chunk;
+
+-- name: scan(scan_id)$
+-- One scan's record.
+SELECT spec FROM scans WHERE scan_id = :scan_id;
+
+-- name: latest_scan(name)$
+-- The newest scan's record, of one name or of any.
+SELECT spec FROM scans WHERE (:name IS NULL OR name = :name)
+ORDER BY requested_at DESC, scan_id DESC LIMIT 1;
+
+-- name: scan_ids(limit)
+-- The newest scan ids, to guess which one was meant.
+SELECT scan_id FROM scans ORDER BY requested_at DESC, scan_id DESC LIMIT :limit;
+
+-- name: progress(scan_id)^
+-- Count one scan's chunks; it has ended when none is still planned.
+SELECT :scan_id, COUNT(*),
+    COALESCE(SUM(state = 'finished'), 0), COALESCE(SUM(state = 'failed'), 0),
+    COALESCE(SUM(state = 'cancelled'), 0), COALESCE(SUM(observations), 0),
+    COALESCE(SUM(probes), 0), MIN(started_at),
+    CASE WHEN SUM(state = 'planned') = 0 THEN MAX(finished_at) END
+FROM chunks WHERE scan_id = :scan_id;
+
+-- name: scans(limit)
+-- The newest scans, each with its chunks counted as in `progress`.
+SELECT s.spec, p.*
+FROM (
+    SELECT n.scan_id, COUNT(c.chunk),
+        COALESCE(SUM(c.state = 'finished'), 0), COALESCE(SUM(c.state = 'failed'), 0),
+        COALESCE(SUM(c.state = 'cancelled'), 0), COALESCE(SUM(c.observations), 0),
+        COALESCE(SUM(c.probes), 0), MIN(c.started_at),
+        CASE WHEN SUM(c.state = 'planned') = 0 THEN MAX(c.finished_at) END
+    FROM (SELECT scan_id FROM scans ORDER BY requested_at DESC, scan_id DESC LIMIT :limit) n
+    LEFT JOIN chunks c ON c.scan_id = n.scan_id
+    GROUP BY n.scan_id
+) p
+JOIN scans s ON s.scan_id = p.scan_id
+ORDER BY s.requested_at DESC, s.scan_id DESC;
+
+-- name: rows_of_scan(scan_id, low, high, port, kind, since, coverage, after_port, after_kind, after_proto, after_state, after_at, after_key, page)
+-- One page of a scan's rows after a given row, by host and port; `low` is that row's host. Each row
+-- tells since when and until when the same fact was seen, over all scans.
+SELECT o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key,
+    o.scan_id, o.host, o.data,
+    (SELECT c.worker FROM chunks c WHERE c.scan_id = o.scan_id AND c.chunk = o.chunk),
+    (SELECT f.observed_at FROM observations f
+        WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
+            AND f.proto = o.proto AND f.state = o.state
+        ORDER BY f.observed_at LIMIT 1),
+    (SELECT f.observed_at FROM observations f
+        WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
+            AND f.proto = o.proto AND f.state = o.state
+        ORDER BY f.observed_at DESC LIMIT 1)
+FROM observations o
+WHERE o.scan_id = :scan_id AND o.host_key >= :low AND o.host_key <= :high
+    AND (o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key)
+        > (:low, :after_port, :after_kind, :after_proto, :after_state, :after_at, :after_key)
+    AND (:port IS NULL OR o.port = :port) AND (:kind IS NULL OR o.kind = :kind)
+    AND (:since IS NULL OR o.observed_at >= :since)
+    AND (:coverage OR o.state <> 'coverage')
+ORDER BY o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key LIMIT :page;
+
+-- name: rows_of_all(low, high, port, kind, since, coverage, after_port, after_kind, after_proto, after_state, after_at, after_key, page)
+-- As rows_of_scan, over every scan.
+SELECT o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key,
+    o.scan_id, o.host, o.data,
+    (SELECT c.worker FROM chunks c WHERE c.scan_id = o.scan_id AND c.chunk = o.chunk),
+    (SELECT f.observed_at FROM observations f
+        WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
+            AND f.proto = o.proto AND f.state = o.state
+        ORDER BY f.observed_at LIMIT 1),
+    (SELECT f.observed_at FROM observations f
+        WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
+            AND f.proto = o.proto AND f.state = o.state
+        ORDER BY f.observed_at DESC LIMIT 1)
+FROM observations o
+WHERE o.host_key >= :low AND o.host_key <= :high
+    AND (o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key)
+        > (:low, :after_port, :after_kind, :after_proto, :after_state, :after_at, :after_key)
+    AND (:port IS NULL OR o.port = :port) AND (:kind IS NULL OR o.kind = :kind)
+    AND (:since IS NULL OR o.observed_at >= :since)
+    AND (:coverage OR o.state <> 'coverage')
+ORDER BY o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key LIMIT :page;
