@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from rqscan.cli import settings
+from rqscan.cli.group import json_option
 
 if TYPE_CHECKING:
     from rqscan.monitor.app import Take
@@ -21,7 +22,7 @@ PLAIN_COLUMNS = 120
 
 @click.command
 @click.option("--once", is_flag=True, help="Look once and end (the default without a terminal).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with -n one a line.")
+@json_option
 @click.option(
     "-n", "refreshes", type=click.IntRange(min=1), metavar="N", help="End after N refreshes."
 )
@@ -55,11 +56,11 @@ def top(  # noqa: PLR0917 - click passes them by name
 
         run(take, interval, refreshes, is_ascii=is_ascii)
         return 0
-    from rqscan.cli.show import defuse, write_json_lines
+    from rqscan.cli.show import defuse, print_json
 
     for i, shot in enumerate(_looks(interval, 1 if once else refreshes or 1)):
         if as_json:
-            write_json_lines([shot])
+            print_json(shot)
         elif check:
             for one in shot.trouble:
                 click.echo(defuse(f"{one.what} {one.object}: {one.cause}"))

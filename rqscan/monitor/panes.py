@@ -56,7 +56,8 @@ def panes(shot: Snapshot, skip: int, *, is_ascii: bool) -> list[Pane]:
         Pane(queues, [
             [one.name, one.depth, _age(one.oldest_s), f"{one.in_per_s:.1f}",
              f"{one.out_per_s:.1f}", one.running, one.failed, one.failed_1h, one.workers,
-             "paused" if one.paused else "served" if one.workers else "unserved"]
+             "paused" if one.paused else "served" if one.workers
+             else "unserved" if one.depth else None]
             for one in sorted(shot.queues, key=lambda queue: -(queue.depth or 0))
         ]),
         Pane(fleet, [_worker(worker) for worker in workers]),
@@ -66,7 +67,8 @@ def panes(shot: Snapshot, skip: int, *, is_ascii: bool) -> list[Pane]:
         ]),
         Pane(schedules, [
             [one.name, f"{one.next_at:%d %H:%M:%S}" if one.next_at else None,
-             _ago(shot.at, one.last_at), _age(one.lateness_s), "paused" if one.paused else one.state]
+             _ago(shot.at, one.last_at), _age(one.lateness_s),
+             "paused" if one.paused else one.state]
             for one in shot.schedules
         ]),
         Pane(scans, [

@@ -1,8 +1,11 @@
 """The snapshot against a real Redis, with data that the real scripts wrote."""
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,9 @@ from rqscan.fleet.presence import JobReport
 from rqscan.model import Chunk
 from rqscan.monitor.snapshot import impatient, take
 from tests.scripted import ScriptedWorker
-from tests.servers import RedisServer
+from tests.servers import RedisServer, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONTRACT = {
     "": "at redis queues workers failed schedules scans leader trouble counters",
@@ -178,6 +183,22 @@ def test_a_worker_s_state_follows_its_beat_by_redis_time(
     assert worker.state == state
     assert worker.heartbeat_age_s == pytest.approx(age_s, abs=1)
     assert shot.queues[-1].workers == counted
+
+
+def test_a_worker_is_seen_at_work_and_missed_when_killed(client, settings, tmp_path) -> None:
+    env = os.environ | {"RQSCAN_HOME": settings.home, "RQSCAN_REDIS_URL": settings.redis.url}
+    argv = [sys.executable, "-m", "rqscan", "worker", "wakaka", "--name", "w1"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        (seen,) = wait_for(lambda: take(client, settings).workers, 20)
+        assert (seen.state, seen.pid, seen.queues) == ("idle", process.pid, ["wakaka"])
+    finally:
+        process.kill()
+        process.wait(10)
+    (lost,) = wait_for(lambda: take(client, settings).trouble, 20)
+    assert (lost.what, lost.object) in {("worker stale", "w1"), ("worker lost", "w1")}
+    wait_for(lambda: take(client, settings).workers[0].state == "lost", 20)
 
 
 def test_a_worker_is_forgotten_after_an_hour(client, settings) -> None:
