@@ -33,7 +33,7 @@ PLAIN_COLUMNS = 120
 )
 @click.option("--readonly", is_flag=True, help="Offer no action that changes anything.")
 @click.option("--ascii", "is_ascii", is_flag=True, help="Use ASCII characters only.")
-def top(  # noqa: PLR0917 - click passes them by name
+def top(
     once: bool,
     as_json: bool,
     refreshes: int | None,
