@@ -41,6 +41,8 @@ class Event(StrEnum):
     RUN_FIRED = "run_fired"
     RUN_SKIPPED = "run_skipped"
     RUN_REFUSED = "run_refused"
+    RUN_WAITING = "run_waiting"
+    RUN_FAILED = "run_failed"
     ENTRY_INVALID = "entry_invalid"
     RUNNING_AS_ROOT = "running_as_root"
     SETTING_WITHOUT_EFFECT = "setting_without_effect"
@@ -50,7 +52,7 @@ class Event(StrEnum):
 _WARNINGS = {
     Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.REDIS_LOST,
     Event.REDIS_REFUSED, Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
-    Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
+    Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 
 

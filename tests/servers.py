@@ -222,8 +222,10 @@ class MariaDB(_Server):
         self._wait_until(self._answers)
         return self
 
-    def _connect(self) -> "pymysql.Connection[Any]":
-        return pymysql.connect(unix_socket=str(self.socket), user="root", ssl_disabled=True)
+    def connect(self, **options: Any) -> "pymysql.Connection[Any]":
+        """Connect as root."""
+        unix = str(self.socket)
+        return pymysql.connect(unix_socket=unix, user="root", ssl_disabled=True, **options)
 
     def _answers(self) -> bool:
         # not by PyMySQL, which leaves an unclosed socket behind when it is refused
@@ -233,7 +235,7 @@ class MariaDB(_Server):
     def database_url(self) -> str:
         """Make a fresh, empty database and give its URL."""
         name = f"rqscan_{next(self._names)}"
-        connection = self._connect()
+        connection = self.connect()
         connection.cursor().execute(f"CREATE DATABASE {name}")
         connection.close()
         return f"mysql+pymysql://root@localhost/{name}?unix_socket={self.socket}"

@@ -25,6 +25,8 @@ LEADER = OWN + "leader"
 """The scheduler that leads: its token, kept alive by renewal."""
 SCHEDULE = OWN + "schedule"
 """Sorted set: schedule entry → its next due time (Unix seconds, UTC)."""
+ENTRIES = OWN + "entries"
+"""Set: every schedule entry of the settings, those without a due time as well."""
 
 
 def job(job_id: str) -> str:

@@ -40,7 +40,7 @@ class Claims:
         queues: dict[str, QueueSettings],
         boot: str,
         registration: Registration,
-        start: Callable[[Assignment, str], None],
+        start: Callable[[Assignment], None],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
         self._names: Sequence[str] = list(queues)
@@ -95,9 +95,7 @@ class Claims:
             return
         for number, job_id, token, attempt, pairs in answer[1:]:
             fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            kind = fields.get(b"rqscan_kind", b"").decode()
-            assignment = self._assignment(number, job_id, token, attempt, fields)
-            self._start(assignment, kind)
+            self._start(self._assignment(number, job_id, token, attempt, fields))
         if len(answer) - 1 == free:  # there may be more, for the next horse
             self.is_wanted = True
         else:
@@ -110,6 +108,7 @@ class Claims:
         settings = self._queues[name]
         return Assignment(
             queue=name,
+            kind=job.get(b"rqscan_kind", b"").decode(),
             job_id=job_id.decode(),
             token=token.decode(),
             attempt=attempt,

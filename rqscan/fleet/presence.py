@@ -18,9 +18,9 @@ from msgspec import Struct, field
 
 from rqscan import __version__, clock
 from rqscan.broker import keys
+from rqscan.errors import FailedError
 
 __all__ = [
-    "LAPSE_S",
     "PROTOCOL",
     "Clockwork",
     "JobReport",
@@ -28,11 +28,9 @@ __all__ = [
     "flat",
     "is_listening",
     "memory_bytes",
+    "refuse_living_namesake",
     "versions",
 ]
-
-LAPSE_S = 6.5
-"""Age of the last beat from which a worker counts as lost: two beats and a bit."""
 
 PROTOCOL = 1
 """Version of what is said between enqueuers, workers and horses; raised when it changes."""
@@ -59,6 +57,7 @@ class Presence(Struct, frozen=True, kw_only=True):
     state: str
     queues: list[str]
     concurrency: int
+    lease_s: float  # age of the last beat from which it counts as lost
     jobs: list[JobReport]
     versions: dict[str, str]
     protocol: int = PROTOCOL
@@ -125,6 +124,28 @@ def flat(fields: dict[str, Any]) -> list[Any]:
 def is_listening(client: redis.Redis, queue: str) -> bool:
     """Tell whether a worker that lives takes jobs from a queue."""
     now, _ = client.time()
-    names: Any = client.zrangebyscore(keys.PRESENCE, now - LAPSE_S, "+inf")
-    records: Any = client.mget([keys.record(name.decode()) for name in names]) if names else []
-    return any(queue in msgspec.json.decode(raw, type=Presence).queues for raw in records if raw)
+    beats: Any = client.zrange(keys.PRESENCE, 0, -1, withscores=True)
+    for name, beat_at in beats:
+        worker = _read(client, name.decode())
+        if worker and queue in worker.queues and now - beat_at < worker.lease_s:
+            return True
+    return False
+
+
+def refuse_living_namesake(client: redis.Redis, name: str) -> None:
+    """Make sure that no other worker of this name is connected.
+
+    Raises:
+        FailedError: one is; says where.
+    """
+    other = _read(client, name)
+    if other and client.client_list(client_id=[other.client_id]):
+        raise FailedError(
+            f"worker name {name!r} is held by a worker that lives: pid {other.pid} on "
+            f"{other.host}; choose another --name or stop that one"
+        )
+
+
+def _read(client: redis.Redis, name: str) -> Presence | None:
+    raw: Any = client.get(keys.record(name))
+    return msgspec.json.decode(raw, type=Presence) if raw else None

@@ -20,6 +20,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     """One attempt of a job, for a horse to run."""
 
     queue: str
+    kind: str = ""  # of a chunk; a plain function has none
     job_id: str
     token: str
     attempt: int

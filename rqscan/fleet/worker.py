@@ -32,7 +32,13 @@ from rqscan.fleet import outcomes
 from rqscan.fleet.claims import BELL_S, Claims
 from rqscan.fleet.horses import Horse, Stable
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import JobReport, Presence, memory_bytes, versions
+from rqscan.fleet.presence import (
+    JobReport,
+    Presence,
+    memory_bytes,
+    refuse_living_namesake,
+    versions,
+)
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
@@ -75,18 +81,17 @@ class ScanWorker(Worker):
         self.settings = msgspec.structs.replace(found, redis=here)
         self.concurrency = concurrency or os.cpu_count() or 1
         self._boot = secrets.token_hex(4)
-        self._kinds: dict[str, str] = {}  # of running jobs, by token
         self._signals = 0
         self._stop_deadline = float("inf")
 
-    def work(  # RQ's other arguments are taken and mean nothing here
+    def work(
         self,
         burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
         *_: Any,
         stop_timeout_s: float | None = None,
         **__: Any,
     ) -> bool:
-        """Run jobs until a signal ends it, or with `burst` until the queues are empty.
+        """Run jobs until a signal ends it; RQ's other arguments are taken and mean nothing.
 
         Args:
             burst: end once there is nothing left to claim.
@@ -98,7 +103,7 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker that lives has this name.
         """
-        self._refuse_living_namesake()
+        refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
         log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
             concurrency=self.concurrency)  # fmt: skip
@@ -209,14 +214,12 @@ class ScanWorker(Worker):
         if horse := self._stable.running.get(token):
             self._stable.kill(horse, GIVEN_BACK)  # a later attempt has its job
 
-    def _start(self, assignment: Assignment, kind: str) -> None:
-        self._kinds[assignment.token] = kind
+    def _start(self, assignment: Assignment) -> None:
         self._stable.run(assignment)
         log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
             attempt=assignment.attempt)  # fmt: skip
 
     def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
-        self._kinds.pop(assignment.token, None)
         self._ledger.add(assignment, outcome or self._outcome_of_death(horse, assignment))
         if self._registration.is_current:
             self._ledger.record(self._command, assignment.token)
@@ -249,19 +252,20 @@ class ScanWorker(Worker):
         jobs = [
             JobReport(
                 id=horse.assignment.job_id,
-                kind=self._kinds.get(token, ""),
+                kind=horse.assignment.kind,
                 age_s=round(now - horse.began, 3),
                 limit_s=horse.assignment.timeout_s,
                 progress=horse.progress,
             )
-            for token, horse in self._stable.running.items()
+            for horse in self._stable.running.values()
             if horse.assignment
         ]
         state = WorkerState.BUSY if jobs else WorkerState.IDLE
         presence = Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
-            concurrency=self.concurrency, jobs=jobs, versions=versions(),
+            concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
+            versions=versions(),
             clock_offset_s=self._registration.clockwork.offset_s,
             rss_bytes=memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
@@ -269,17 +273,6 @@ class ScanWorker(Worker):
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
         return presence, fields | {"state": "busy" if jobs else "idle"}
-
-    def _refuse_living_namesake(self) -> None:
-        raw = self.connection.get(keys.record(self.name))
-        if raw is None:
-            return
-        other = msgspec.json.decode(raw, type=Presence)
-        if self.connection.client_list(client_id=[other.client_id]):
-            raise FailedError(
-                f"worker name {self.name!r} is held by a worker that lives: pid {other.pid} on "
-                f"{other.host}; choose another --name or stop that one"
-            )
 
     # -- end ------------------------------------------------------------------------------------
 

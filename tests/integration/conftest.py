@@ -8,22 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_for
+
 ROOT = Path(__file__).parents[2]
 HELD_S = "300"  # a holder that outlives its test run ends by itself
-DEADLINE_S = 20
-
-
-def wait_until(what: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    end = time.monotonic() + deadline_s
-    while not what():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
 
 
 class Namespace:
@@ -38,7 +31,7 @@ class Namespace:
         self.pid = self._holder.pid
         self._children: list[subprocess.Popen] = []
         try:
-            wait_until(self._is_ready)
+            wait_for(self._is_ready, 20)
             self.run("ip link set lo up")
         except BaseException:
             self.close()

@@ -18,6 +18,7 @@ import pytest
 
 from rqscan.probe.connect import ProbeResult, scan_ports
 from rqscan.states import ProbeState
+from tests.servers import wait_for
 
 
 def anyone(address):
@@ -355,17 +356,13 @@ input()
                 return int(line.split()[0]) >= 100
         return False
 
-    deadline = time.monotonic() + 20
-    while not all_sent():
-        assert time.monotonic() < deadline
+    wait_for(all_sent, 20, "all probes to be sent")
     sent_at = time.monotonic()
     os.kill(scanning.pid, signal.SIGSTOP)
     inside.run(f"iptables -D {drop}")
     assert listening.stdout.readline() == "all came\n"  # by the kernel's own second SYN
     assert sent_at - started < 20
-    while time.monotonic() < sent_at + 2.6:  # every time-out has passed
-        os.sched_yield()
-        time.sleep(0.05)
+    wait_for(lambda: time.monotonic() > sent_at + 2.6, what="every time-out to pass")
     os.kill(scanning.pid, signal.SIGCONT)
     results = json.loads(scanning.communicate(timeout=60)[0])
     assert {r[1] for r in results if r[2:4] == ["open", "accepted"]} == set(range(5000, 5050))
