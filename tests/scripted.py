@@ -25,7 +25,7 @@ class ScriptedWorker:
         self._record = Presence(
             **{
                 "name": name, "host": "web", "pid": 100, "boot": "b", "client_id": 1,
-                "state": "idle", "queues": [queue], "concurrency": 2, "jobs": [],
+                "lease_s": 6.5, "state": "idle", "queues": [queue], "concurrency": 2, "jobs": [],
                 "versions": {"rqscan": "0.1.0", "rq": "3.0.0"}, "clock_offset_s": 0.25,
                 "utc_offset_s": 0, "rss_bytes": 90 << 20, "done": 5, "failed": 1,
             }

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import structs
 
 from rqscan import clock
-from rqscan.fleet.presence import LAPSE_S, Presence
+from rqscan.config import WorkerSettings
+from rqscan.fleet.presence import Presence
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Queue, Schedule, Task, Worker
 from rqscan.states import WorkerState
@@ -66,15 +67,17 @@ def queue(name: str, at: float, answers: Answers, workers: list[Worker]) -> Queu
     )
 
 
-def worker(name: str, age_s: float, raw: bytes | None, heartbeat_s: float) -> Worker:
-    """Give a worker by its record and the age of its last beat."""
+def worker(name: str, age_s: float, raw: bytes | None, here: WorkerSettings) -> Worker:
+    """Give a worker by its record, the age of its last beat, and what workers here are set to."""
     try:
         record = msgspec.json.decode(raw or b"", type=Presence)
     except msgspec.MsgspecError:
         record = None  # gone, or written by another version
     state = record.state if record else WorkerState.MISMATCHED
-    if age_s > heartbeat_s * OVERDUE:
-        state = WorkerState.LOST if age_s > LAPSE_S else WorkerState.STALE
+    if age_s > (record.lease_s if record else here.lease_s):
+        state = WorkerState.LOST
+    elif age_s > here.heartbeat_s * OVERDUE:
+        state = WorkerState.STALE
     age_s = round(age_s, 3)
     if record is None:
         return Worker(name=name, state=state, heartbeat_age_s=age_s)
@@ -127,7 +130,7 @@ def _error(traceback: bytes | None) -> str:
     return error
 
 
-def schedule(name: bytes, due: float, fields: dict[bytes, bytes] | None) -> Schedule:
+def schedule(name: bytes, due: float | None, fields: dict[bytes, bytes] | None) -> Schedule:
     """Give an entry by its next due time and the hash of its last run."""
     run = fields or {}
     return Schedule(

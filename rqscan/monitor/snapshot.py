@@ -65,7 +65,7 @@ def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None
         answers = a | _trip_b(client, a, at, ttls)
     beats = {name: at - beat for name, beat in a["presence"] or () if at - beat < FORGET_S}
     workers = [
-        figures.worker(text(n), age_s, answers["record", n], settings.worker.heartbeat_s)
+        figures.worker(text(n), age_s, answers["record", n], settings.worker)
         for n, age_s in sorted(beats.items())
     ]
     snapshot = Snapshot(
@@ -74,7 +74,7 @@ def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None
         queues=[figures.queue(name, at, answers, workers) for name in names],
         workers=workers,
         failed=figures.failures(answers),
-        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in a["schedule"] or ()],
+        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in _due(a).items()],
         scans=[figures.scan(n, at, answers["scan", n]) for n in a["scans"] or ()],
         leader=figures.leader(a["leader"]),
         counters=figures.counters(a["counters"]),
@@ -93,6 +93,7 @@ def _trip_a(client: redis.Redis, names: Iterable[str]) -> tuple[Answers, float]:
         "counters": pipe.hgetall(keys.COUNTERS),
         "leader": pipe.get(keys.LEADER),
         "schedule": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
+        "entries": pipe.smembers(keys.ENTRIES),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
     }
     for name in names:
@@ -129,11 +130,17 @@ def _trip_b(client: redis.Redis, a: Answers, at: float, ttls: Mapping[str, int])
         asked["job", name, job] = pipe.hmget(keys.job(text(job)), *fields)
     for name, _ in a["presence"] or ():
         asked["record", name] = pipe.get(keys.record(text(name)))
-    for name, _ in a["schedule"] or ():
-        asked["entry", name] = pipe.hgetall(keys.schedule_entry(text(name)))
+    for entry in _due(a):
+        asked["entry", entry] = pipe.hgetall(keys.schedule_entry(text(entry)))
     for name in a["scans"] or ():
         asked["scan", name] = pipe.hgetall(keys.progress(text(name)))
     return _go(pipe, asked)
+
+
+def _due(a: Answers) -> dict[bytes, float | None]:
+    """Give every schedule entry with its next due time; those without one come last."""
+    due: dict[bytes, float | None] = dict(a["schedule"] or ())
+    return due | {name: None for name in sorted(a["entries"] or ()) if name not in due}
 
 
 def _go(pipe: Any, asked: Answers) -> Answers:

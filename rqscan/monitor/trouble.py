@@ -67,8 +67,9 @@ def _of_queues(snapshot: Snapshot) -> Iterator[Trouble]:
 
 
 def _of_schedules(snapshot: Snapshot) -> Iterator[Trouble]:
-    if snapshot.schedules and not snapshot.leader:
-        cause = f"{len(snapshot.schedules)} entries and no leader; run: rqscan scheduler"
+    due = [entry for entry in snapshot.schedules if entry.next_at]
+    if due and not snapshot.leader:
+        cause = f"{len(due)} entries to start and no leader; run: rqscan scheduler"
         yield Trouble("no scheduler", "schedule", cause)
     for entry in snapshot.schedules:
         late_s = (snapshot.at - (entry.next_at or snapshot.at)).total_seconds()

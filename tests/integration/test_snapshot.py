@@ -85,6 +85,8 @@ def full(client) -> None:
         lateness_s="0.25",
         state="fired",
     )
+    client.sadd(keys.ENTRIES, "nightly", "off")
+    client.hset(keys.schedule_entry("off"), mapping={"state": "disabled", "paused": "1"})
     leader = {"name": "sched.1", "host": "web", "pid": 3, "token": "secret"}
     client.set(keys.LEADER, json.dumps(leader), px=10_000)
 
@@ -125,7 +127,8 @@ def test_the_figures_are_those_in_redis(client, settings) -> None:
     assert (scan.scan_id, scan.state) == ("s1", "running")
     assert (scan.chunks.total, scan.chunks.done, scan.chunks.failed) == (6, 1, 2)
     assert scan.eta_s is not None
-    (entry,) = shot.schedules
+    entry, off = shot.schedules
+    assert (off.name, off.next_at, off.state, off.paused) == ("off", None, "disabled", True)
     assert (entry.name, entry.lateness_s, entry.state) == ("nightly", 0.25, "fired")
     assert entry.last_at == datetime(2026, 12, 1, 2, tzinfo=UTC)
     assert (shot.leader, shot.trouble) == ("sched.1", [])
@@ -199,6 +202,12 @@ def test_a_worker_is_seen_at_work_and_missed_when_killed(client, settings, tmp_p
     (lost,) = wait_for(lambda: take(client, settings).trouble, 20)
     assert (lost.what, lost.object) in {("worker stale", "w1"), ("worker lost", "w1")}
     wait_for(lambda: take(client, settings).workers[0].state == "lost", 20)
+
+
+def test_a_worker_has_the_lease_that_it_published(client, settings) -> None:
+    ScriptedWorker(client, "w", lease_s=60.0).beat()
+    client.zadd(keys.PRESENCE, {"w": redis_now(client) - 7})
+    assert [worker.state for worker in take(client, settings).workers] == ["stale"]
 
 
 def test_a_worker_is_forgotten_after_an_hour(client, settings) -> None:
