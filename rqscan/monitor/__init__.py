@@ -1,0 +1,1 @@
+"""Monitor: Redis → snapshot → trouble → lines → the screen. It only reads."""

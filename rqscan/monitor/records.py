@@ -1,0 +1,113 @@
+"""The records of a snapshot: as JSON they are what `rqscan top --json` promises, field for field.
+
+A figure that Redis would not give (an access rule) or that has no source yet is None.
+"""
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from rqscan.fleet.presence import JobReport
+from rqscan.model import Counts
+
+__all__ = ["Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker"]
+
+
+class Server(Struct, frozen=True):
+    """Redis; `rtt_ms` is one whole round trip with all that was asked in it."""
+
+    up: bool
+    version: str | None
+    rtt_ms: float
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """A queue; rates are over the last full minute, `workers` counts those that live."""
+
+    name: str
+    depth: int | None
+    oldest_s: float | None
+    running: int | None
+    in_per_s: float
+    out_per_s: float
+    failed: int | None
+    failed_1h: int | None
+    paused: bool
+    workers: int
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    """A worker by its last beat; ages are as of the snapshot, by Redis' clock."""
+
+    name: str
+    host: str | None = None
+    pid: int | None = None
+    state: str
+    heartbeat_age_s: float
+    queues: list[str] = []
+    job: str | None = None  # the oldest that runs
+    job_age_s: float | None = None
+    jobs: list[JobReport] = []
+    versions: dict[str, str] = {}
+    clock_offset_s: float | None = None
+    utc_offset_s: int | None = None
+    spool_rows: int | None = None
+    spool: dict[str, float] | None = None
+    rss_bytes: int | None = None
+    done: int | None = None
+    failed: int | None = None
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Failed jobs of one queue whose errors are the same but for numbers and addresses."""
+
+    group: str
+    error: str
+    count: int
+    last_at: datetime | None
+    queue: str
+    workers: list[str]
+    jobs: list[str]
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """A schedule entry and its last run."""
+
+    name: str
+    next_at: datetime | None
+    last_at: datetime | None
+    lateness_s: float | None
+    paused: bool
+    state: str | None
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A scan that has not ended."""
+
+    scan_id: str
+    state: str
+    chunks: Counts
+    eta_s: float | None
+
+
+class Trouble(Struct, frozen=True):
+    """One thing that is wrong, and why."""
+
+    what: str
+    object: str
+    cause: str
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """One frozen view of the fleet at a moment of Redis' clock."""
+
+    at: datetime
+    redis: Server
+    queues: list[Queue] = []
+    workers: list[Worker] = []
+    failed: list[Failure] = []
+    schedules: list[Schedule] = []
+    scans: list[Task] = []
+    leader: str | None = None
+    trouble: list[Trouble] = []
+    counters: dict[str, int] = {}

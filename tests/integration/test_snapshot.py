@@ -1,0 +1,339 @@
+"""The snapshot against a real Redis, with data that the real scripts wrote."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+from redis.connection import UnixDomainSocketConnection
+
+from rqscan.broker import keys
+from rqscan.broker.queues import ScanQueue
+from rqscan.config import QueueSettings, Settings
+from rqscan.errors import RedisUnavailable
+from rqscan.fleet.presence import JobReport
+from rqscan.model import Chunk
+from rqscan.monitor.snapshot import impatient, take
+from tests.scripted import ScriptedWorker
+from tests.servers import RedisServer, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONTRACT = {
+    "": "at redis queues workers failed schedules scans leader trouble counters",
+    "redis": "up version rtt_ms",
+    "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers",
+    "workers": "name host pid state heartbeat_age_s queues job job_age_s jobs versions "
+    "clock_offset_s utc_offset_s spool_rows spool rss_bytes done failed",
+    "jobs": "id kind age_s limit_s progress",
+    "failed": "group error count last_at queue workers jobs",
+    "schedules": "name next_at last_at lateness_s paused state",
+    "scans": "scan_id state chunks eta_s",
+    "trouble": "what object cause",
+    "counters": "rescued lost refused fenced",
+}
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> redis.Redis:
+    return redis_server.client()
+
+
+def enqueue(client, count, queue="wakaka", scan="s1") -> None:
+    chunks = [
+        Chunk(scan_id=scan, chunk=n, kind="ports", targets=["127.0.0.1"]) for n in range(count)
+    ]
+    client.hset(keys.progress(scan), "total", count)
+    client.zadd(keys.SCANS, {scan: 1.0})
+    list(ScanQueue(queue, connection=client).enqueue_chunks(chunks, QueueSettings()))
+
+
+def redis_now(client) -> float:
+    s, us = client.time()
+    return s + us / 1e6
+
+
+def schedule(client, name, due_in_s, **fields) -> None:
+    client.zadd(keys.SCHEDULE, {name: redis_now(client) + due_in_s})
+    if fields:
+        client.hset(keys.schedule_entry(name), mapping=fields)
+
+
+def full(client) -> None:
+    """Write a bit of everything."""
+    enqueue(client, 6)
+    worker = ScriptedWorker(client, "web01.100")
+    worker.beat()
+    running, *ended = worker.claim(4)
+    worker.end(ended[0], "finished")
+    worker.end(ended[1], "failed", "TimeoutError: connect to 127.0.0.7:22 at 0x7f00aa after 31 s")
+    worker.end(ended[2], "failed", "TimeoutError: connect to 127.0.0.9:80 at 0x7f00bb after 5 s")
+    worker.beat(JobReport(id=running, kind="ports", age_s=2.5, limit_s=3600, progress=0.5))
+    schedule(
+        client,
+        "nightly",
+        3600,
+        last_at="2026-12-01T02:00:00.000000Z",
+        lateness_s="0.25",
+        state="fired",
+    )
+    client.sadd(keys.ENTRIES, "nightly", "off")
+    client.hset(keys.schedule_entry("off"), mapping={"state": "disabled", "paused": "1"})
+    leader = {"name": "sched.1", "host": "web", "pid": 3, "token": "secret"}
+    client.set(keys.LEADER, json.dumps(leader), px=10_000)
+
+
+def test_the_json_is_what_the_contract_says(client, settings) -> None:
+    full(client)
+    ScriptedWorker(client, "old.1", clock_offset_s=9.0).beat()
+    found = json.loads(msgspec.json.encode(take(client, settings)))
+    parts = {
+        name: found[name][0] if isinstance(found[name], list) else found[name]
+        for name in CONTRACT
+        if name in found
+    }
+    parts |= {"": found, "jobs": next(w for w in found["workers"] if w["jobs"])["jobs"][0]}
+    assert {name: " ".join(part) for name, part in parts.items()} == CONTRACT
+
+
+def test_the_figures_are_those_in_redis(client, settings) -> None:
+    full(client)
+    shot = take(client, settings)
+    assert abs(shot.at.timestamp() - redis_now(client)) < 5
+    queue = next(queue for queue in shot.queues if queue.name == "wakaka")
+    assert (queue.depth, queue.running, queue.failed, queue.failed_1h) == (2, 1, 2, 2)
+    assert (queue.workers, queue.paused) == (1, False)
+    assert queue.oldest_s is not None
+    assert 0 <= queue.oldest_s < 30
+    (worker,) = shot.workers
+    assert (worker.name, worker.state, worker.host, worker.pid) == ("web01.100", "busy", "web", 100)
+    assert (worker.job, worker.jobs[0].kind, worker.jobs[0].progress) == (
+        worker.jobs[0].id,
+        "ports",
+        0.5,
+    )
+    assert worker.job_age_s == pytest.approx(2.5 + worker.heartbeat_age_s)
+    assert (worker.done, worker.failed, worker.clock_offset_s) == (5, 1, 0.25)
+    assert (worker.spool_rows, worker.spool) == (None, None)
+    (scan,) = shot.scans
+    assert (scan.scan_id, scan.state) == ("s1", "running")
+    assert (scan.chunks.total, scan.chunks.done, scan.chunks.failed) == (6, 1, 2)
+    assert scan.eta_s is not None
+    entry, off = shot.schedules
+    assert (off.name, off.next_at, off.state, off.paused) == ("off", None, "disabled", True)
+    assert (entry.name, entry.lateness_s, entry.state) == ("nightly", 0.25, "fired")
+    assert entry.last_at == datetime(2026, 12, 1, 2, tzinfo=UTC)
+    assert (shot.leader, shot.trouble) == ("sched.1", [])
+    assert shot.counters == {"rescued": 0, "lost": 0, "refused": 0, "fenced": 0}
+
+
+def test_failures_are_grouped_by_what_they_say_but_for_numbers(client, settings) -> None:
+    full(client)
+    worker = ScriptedWorker(client, "web02.1")
+    worker.beat()
+    worker.end(worker.claim(1)[0], "failed", "ValueError: bad fe80::1:2 in deadbeef00")
+    newest, older = take(client, settings).failed
+    assert newest.error == "ValueError: bad <ip> in <hex>"
+    assert older.error == "TimeoutError: connect to <ip>:<n> at <hex> after <n> s"
+    assert (older.count, older.workers, older.queue) == (2, ["web01.100"], "wakaka")
+    assert len(older.jobs) == 2
+    assert newest.last_at > older.last_at
+    assert re.fullmatch("[0-9a-f]{8}", older.group)
+    assert older.group == take(client, settings).failed[1].group != newest.group
+
+
+def test_failures_of_the_last_hour_are_counted_by_the_queue_s_ttl(client, settings) -> None:
+    enqueue(client, 3)
+    worker = ScriptedWorker(client, "w")
+    worker.beat()
+    jobs = worker.claim(3)
+    for job in jobs:
+        worker.end(job, "failed", "E", failure_ttl_s=60)
+    failed = keys.registry("failed", "wakaka")
+    client.zadd(failed, {jobs[0]: redis_now(client) + 60 - 3700})
+    settings = msgspec.structs.replace(settings, queues={"wakaka": QueueSettings(failure_ttl_s=60)})
+    (queue,) = take(client, settings).queues
+    assert (queue.failed, queue.failed_1h) == (3, 2)
+
+
+def test_rates_are_those_of_the_last_six_whole_buckets(client, settings) -> None:
+    bucket = int(redis_now(client) / keys.STAT_S)
+    for age, count in ((-1, 1000), (2, 60), (5, 60), (8, 1000)):
+        client.hset(keys.stat(bucket - age), mapping={"wakaka:in": count, "wakaka:out": count // 2})
+    queue = take(client, settings).queues[-1]
+    assert (queue.name, queue.in_per_s, queue.out_per_s) == ("wakaka", 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "state", "counted"),
+    [(0, "idle", 1), (4.3, "idle", 1), (5.0, "stale", 1), (7.0, "lost", 0), (3000, "lost", 0)],
+)
+def test_a_worker_s_state_follows_its_beat_by_redis_time(
+    client, settings, age_s, state, counted
+) -> None:
+    ScriptedWorker(client, "w").beat()
+    client.zadd(keys.PRESENCE, {"w": redis_now(client) - age_s})
+    shot = take(client, settings)
+    (worker,) = shot.workers
+    assert worker.state == state
+    assert worker.heartbeat_age_s == pytest.approx(age_s, abs=1)
+    assert shot.queues[-1].workers == counted
+
+
+def test_a_worker_is_seen_at_work_and_missed_when_killed(client, settings, tmp_path) -> None:
+    env = os.environ | {"RQSCAN_HOME": settings.home, "RQSCAN_REDIS_URL": settings.redis.url}
+    argv = [sys.executable, "-m", "rqscan", "worker", "wakaka", "--name", "w1"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        (seen,) = wait_for(lambda: take(client, settings).workers, 20)
+        assert (seen.state, seen.pid, seen.queues) == ("idle", process.pid, ["wakaka"])
+    finally:
+        process.kill()
+        process.wait(10)
+    (lost,) = wait_for(lambda: take(client, settings).trouble, 20)
+    assert (lost.what, lost.object) in {("worker stale", "w1"), ("worker lost", "w1")}
+    wait_for(lambda: take(client, settings).workers[0].state == "lost", 20)
+
+
+def test_a_worker_has_the_lease_that_it_published(client, settings) -> None:
+    ScriptedWorker(client, "w", lease_s=60.0).beat()
+    client.zadd(keys.PRESENCE, {"w": redis_now(client) - 7})
+    assert [worker.state for worker in take(client, settings).workers] == ["stale"]
+
+
+def test_a_worker_is_forgotten_after_an_hour(client, settings) -> None:
+    ScriptedWorker(client, "w").beat()
+    client.zadd(keys.PRESENCE, {"w": redis_now(client) - 3601})
+    assert take(client, settings).workers == []
+
+
+@pytest.mark.parametrize("record", [None, b"{}", b"not JSON"])
+def test_a_record_that_cannot_be_read_is_a_mismatched_worker(client, settings, record) -> None:
+    ScriptedWorker(client, "w").beat()
+    client.delete(keys.record("w"))
+    if record:
+        client.set(keys.record("w"), record)
+    (worker,) = take(client, settings).workers
+    assert (worker.name, worker.state, worker.host) == ("w", "mismatched", None)
+
+
+def test_queues_are_those_declared_and_those_used(client, settings) -> None:
+    enqueue(client, 1, queue="later")
+    assert [queue.name for queue in take(client, settings).queues] == ["default", "later", "wakaka"]
+
+
+def test_suspension_pauses_every_queue(client, settings) -> None:
+    client.set(keys.SUSPENDED, 1)
+    assert {queue.paused for queue in take(client, settings).queues} == {True}
+
+
+def test_garbage_in_redis_is_a_missing_figure(client, settings) -> None:
+    client.set(keys.queue("wakaka"), "not a list")
+    client.sadd(keys.registry("failed", "wakaka"), "not a sorted set")
+    client.set(keys.LEADER, "not JSON")
+    client.zadd(keys.SCHEDULE, {b"\xff": "inf"})
+    client.hset(keys.COUNTERS, "lost", "many")
+    client.zadd(keys.PRESENCE, {b"\xff": redis_now(client)})
+    client.zadd(keys.SCANS, {b"\xff": 1})
+    client.sadd(keys.QUEUES, b"rq:queue:\xff")
+    client.hset(keys.progress("�"), mapping={"total": "x", "started_at": "yesterday"})
+    shot = take(client, settings)
+    queue = next(queue for queue in shot.queues if queue.name == "wakaka")
+    assert (queue.depth, queue.failed, queue.failed_1h) == (None, None, None)
+    assert (shot.leader, shot.counters["lost"], shot.workers[0].name) == ("not JSON", 0, "�")
+    assert (shot.schedules[0].next_at, shot.scans[0].chunks.total) == (None, 0)
+
+
+class CountingConnection(UnixDomainSocketConnection):
+    """Counts how often something is sent after something was read: the round trips."""
+
+    def __init__(self, *args, trips, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.trips = trips
+
+    def send_packed_command(self, command, check_health=True):
+        self.trips.append(b"".join([command] if isinstance(command, bytes) else list(command)))
+        return super().send_packed_command(command, check_health)
+
+
+def test_a_refresh_takes_two_round_trips_and_reads_no_payload(
+    client, settings, redis_server
+) -> None:
+    full(client)
+    enqueue(client, 1, queue="later", scan="s2")
+    trips: list[bytes] = []
+    pool = redis.ConnectionPool(
+        connection_class=CountingConnection, path=str(redis_server.socket), trips=trips
+    )
+    counted = redis.Redis(connection_pool=pool)
+    counted.ping()
+    trips.clear()
+    first = take(counted, settings)
+    assert len(trips) == 3, "one more to learn the queue that is not declared"
+    trips.clear()
+    client.config_resetstat()
+    second = take(counted, settings, first)
+    assert len(trips) == 2
+    assert [queue.name for queue in second.queues] == [queue.name for queue in first.queues]
+    used = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
+    read = {"time", "smembers", "zrange", "zrevrange", "exists", "info", "hgetall", "get", "llen",
+            "lindex", "zcard", "hget", "zcount", "hmget"}  # fmt: skip
+    assert used - {"config|resetstat", "config"} <= read
+    assert not any(re.search(rb"\b(HGETALL\r\n\$\d+\r\nrq:job:|data\r\n)", trip) for trip in trips)
+    counted.close()
+
+
+def test_a_user_who_may_only_read_suffices(client, settings, redis_server) -> None:
+    full(client)
+    client.execute_command(
+        "ACL", "SETUSER", "watch", "on", ">pw", "~*", "+@read", "+@connection", "+time", "+info"
+    )
+    reader = redis_server.client(username="watch", password="pw")
+    theirs, ours = take(reader, settings), take(client, settings)
+    assert [queue.depth for queue in theirs.queues] == [queue.depth for queue in ours.queues]
+    assert (theirs.redis.version, theirs.leader) == (ours.redis.version, ours.leader)
+    client.execute_command("ACL", "SETUSER", "watch", "-info", "-llen")
+    poorer = take(reader, settings)
+    assert (poorer.redis.version, poorer.queues[-1].depth) == (None, None)
+    assert poorer.queues[-1].running == ours.queues[-1].running
+    client.execute_command("ACL", "SETUSER", "watch", "-time")
+    with pytest.raises(RedisUnavailable, match="TIME"):
+        take(reader, settings)
+
+
+def test_redis_away_is_one_sentence_and_back_is_back(redis_server, settings: Settings) -> None:
+    client = impatient(redis_server.client())
+    shot = take(client, settings)
+    redis_server.kill()
+    with pytest.raises(RedisUnavailable, match="cannot use Redis"):
+        take(client, settings, shot)
+    redis_server.start()
+    assert take(client, settings, shot).redis.up
+
+
+def test_a_silent_redis_is_waited_for_two_seconds_at_most(short_path: Path, settings) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(short_path / "silent"))
+        silent.listen()
+        client = impatient(redis.Redis.from_url(f"unix://{short_path}/silent"))
+        ended = threading.Event()
+
+        def look() -> None:
+            with pytest.raises(RedisUnavailable):
+                take(client, settings)
+            ended.set()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        assert ended.wait(20)  # redis-py itself would wait for ever, again and again
+        looking.join()
+        client.close()

@@ -1,0 +1,69 @@
+"""A worker's writes without a worker: beats, claims and ends by the very scripts that it uses."""
+
+import zlib
+from typing import Any
+
+import msgspec
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.fleet.presence import JobReport, Presence
+
+__all__ = ["ScriptedWorker"]
+
+LEASE_S = 90
+
+
+class ScriptedWorker:
+    """Writes what the worker `name` on `queue` would; `fields` are of its presence."""
+
+    def __init__(
+        self, client: redis.Redis, name: str, queue: str = "wakaka", **fields: Any
+    ) -> None:
+        self._client, self.name, self._queue = client, name, queue
+        self.jobs: dict[str, str] = {}  # id → token
+        self._record = Presence(
+            **{
+                "name": name, "host": "web", "pid": 100, "boot": "b", "client_id": 1,
+                "lease_s": 6.5, "state": "idle", "queues": [queue], "concurrency": 2, "jobs": [],
+                "versions": {"rqscan": "0.1.0", "rq": "3.0.0"}, "clock_offset_s": 0.25,
+                "utc_offset_s": 0, "rss_bytes": 90 << 20, "done": 5, "failed": 1,
+            }
+            | fields
+        )  # fmt: skip
+
+    def _run(self, script: scripts.Script, own: list[str], *args: Any) -> Any:
+        return self._client.eval(script.text, len(own), *own, *args)
+
+    def beat(self, *jobs: JobReport) -> None:
+        state = "busy" if jobs else self._record.state
+        record = msgspec.structs.replace(self._record, jobs=list(jobs), state=state)
+        own = [keys.worker(self.name), keys.WORKERS, keys.executions_of(self.name), keys.PRESENCE]
+        own += [keys.record(self.name), keys.workers_of(self._queue)]
+        held = [part for job in self.jobs.items() for part in (self._queue, *job)]
+        encoded = msgspec.json.encode(record)
+        self._run(scripts.BEAT, own, self.name, "e", LEASE_S, encoded, 2, "state", state, *held)
+
+    def claim(self, want: int) -> list[str]:
+        own = [keys.worker(self.name), keys.executions_of(self.name), keys.SUSPENDED]
+        own += [keys.queue(self._queue), keys.bell(self._queue)]
+        tokens = [f"{self.name}-{len(self.jobs) + i}" for i in range(want)]
+        answer = self._run(
+            scripts.CLAIM, own, self.name, "e", want, LEASE_S, 1, 0, self._queue, *tokens
+        )
+        assert answer[0] == b"ok"
+        taken = {job.decode(): token.decode() for _, job, token, *_ in answer[1:]}
+        self.jobs |= taken
+        return list(taken)
+
+    def end(self, job: str, how: str, error: str = "", failure_ttl_s: int = 604_800) -> None:
+        states = [keys.registry(state, self._queue) for state in ("wip", "finished", "failed")]
+        own = [keys.job(job), keys.queue(self._queue), *states, keys.worker(self.name)]
+        own += [keys.executions_of(self.name), keys.results(job), keys.bell(self._queue)]
+        own += [keys.COUNTERS]
+        fields = ["exc_info", zlib.compress(f"Traceback\n  line\n{error}\n".encode())]
+        answer = self._run(
+            scripts.FINISH, own, job, self.jobs.pop(job), how, 3600, failure_ttl_s, "0.5",
+            self._queue, 3, 7, 70, 0, 2, *fields,
+        )  # fmt: skip
+        assert answer == b"ok"

@@ -1,0 +1,155 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import structs
+from rich.cells import cell_len
+
+from rqscan.fleet.presence import JobReport
+from rqscan.model import Counts
+from rqscan.monitor import trouble
+from rqscan.monitor.fit import fit
+from rqscan.monitor.records import Failure, Queue, Schedule, Server, Snapshot, Task, Worker
+
+AT = datetime(2026, 12, 1, 14, 3, 7, tzinfo=UTC)
+
+
+def queue(name, depth, **fields) -> Queue:
+    return structs.replace(
+        Queue(name=name, depth=depth, oldest_s=331, running=96, in_per_s=40.1, out_per_s=37,
+              failed=61, failed_1h=9, paused=False, workers=120),
+        **fields,
+    )  # fmt: skip
+
+
+def worker(number, state="busy", **fields) -> Worker:
+    job = JobReport(id=f"nightly-{number}-1", kind="ports", age_s=31, limit_s=600, progress=0.4)
+    return structs.replace(
+        Worker(name=f"web{number:02}.100", host="web", state=state, heartbeat_age_s=1.5,
+               queues=["scan.fast"], jobs=[job], job=job.id, job_age_s=31, clock_offset_s=0.0,
+               rss_bytes=90 << 20, done=1402, failed=3, versions={"rqscan": "1"}),
+        **fields,
+    )  # fmt: skip
+
+
+def fleet(workers=200) -> Snapshot:
+    shot = Snapshot(
+        at=AT,
+        redis=Server(up=True, version="7.2.4", rtt_ms=0.8),
+        queues=[queue("report", 0, workers=1), queue("scan.fast", 12102, paused=True)],
+        workers=[*(worker(n) for n in range(workers)), worker(7, "lost", heartbeat_age_s=252)],
+        failed=[Failure(group="ab", error="TimeoutError: connect to <ip>", count=31, queue="fast",
+                        last_at=AT - timedelta(seconds=12), workers=["web01.100"], jobs=["j"])],
+        schedules=[Schedule(name="nightly", next_at=AT + timedelta(hours=1), last_at=None,
+                            lateness_s=None, paused=False, state="waiting")],
+        scans=[Task(scan_id="nightly-1", state="running", chunks=Counts(40, 9, 1), eta_s=90)],
+        leader="db01.7",
+        counters={"rescued": 2, "lost": 1, "refused": 0, "fenced": 0},
+    )  # fmt: skip
+    return structs.replace(shot, trouble=trouble.find(shot))
+
+
+def text(lines) -> list[str]:
+    return ["".join(part for part, _ in line) for line in lines]
+
+
+@pytest.mark.parametrize("width", [40, 41, 60, 80, 99, 140, 200])
+@pytest.mark.parametrize("height", [8, 9, 12, 16, 24, 45, 60])
+@pytest.mark.parametrize("is_ascii", [False, True])
+def test_no_line_is_wider_and_no_frame_higher_than_the_screen(width, height, is_ascii) -> None:
+    for shot in (fleet(), fleet(workers=0), Snapshot(at=AT, redis=Server(True, None, 0.0))):
+        lines = text(fit(shot, width, height, is_ascii=is_ascii))
+        assert len(lines) <= height
+        assert max(map(cell_len, lines)) <= width
+        assert not is_ascii or "".join(lines).isascii()
+
+
+def test_the_smallest_screen_has_trouble_queues_and_workers() -> None:
+    lines = text(fit(fleet(), 40, 8))
+    assert lines[0].split() == ["rqscan", "top", "LIVE", "14:03:07", "UTC"]
+    assert lines[1].split()[:4] == ["WAIT", "12102", "RUN", "192"]
+    assert lines[3].startswith("! WORKER LOST web07.100: no beat for 252")
+    assert lines[4].split()[:2] == ["QUEUE", "WAIT"]
+    assert lines[5].split()[:2] == ["scan.fast", "12102"]
+    assert lines[6].split()[:2] == ["WORKER", "STATE"]
+    assert lines[7].split()[:2] == ["web07.100", "lost"]
+
+
+def test_trouble_takes_a_quarter_of_the_screen_and_counts_the_rest() -> None:
+    shot = fleet(workers=0)
+    shot = structs.replace(shot, trouble=shot.trouble * 30)
+    shown = [line for line in text(fit(shot, 120, 24)) if line.startswith("! ")]
+    assert len(shown) == 6
+    assert shown[-1].endswith("(and 24 more)")
+
+
+def test_columns_are_dropped_by_rank() -> None:
+    def titles(width):
+        return next(line for line in text(fit(fleet(), width, 24)) if "QUEUE" in line).split()
+
+    assert titles(120) == ["QUEUE", "WAIT", "OLDEST", "IN/s", "OUT/s", "RUN", "FAIL", "+1h",
+                           "WORKERS", "STATE"]  # fmt: skip
+    assert titles(40) == ["QUEUE", "WAIT", "OLDEST", "RUN", "FAIL", "STATE"]
+    assert titles(24) == ["QUEUE", "WAIT", "STATE"]
+
+
+def test_a_large_screen_shows_each_part() -> None:
+    lines = text(fit(fleet(), 200, 60))
+    assert len(lines) == 60
+    assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
+    for part in (
+        "WORKERS 201  busy 200  lost 1  LEADER db01.7  RESCUED 2  LOST 1",
+        "scan.fast 12102  5m31s",
+        "paused",
+        "ports nightly-7-1 40%",
+        "TimeoutError: connect to <ip>",
+        "01 15:03:07",
+        "█████░░░░░░░░░░░░░░░ 25%",
+        "JOB (46 of 201)",
+        "1m30s",
+    ):
+        assert any(part in line for line in lines), part
+    first_worker = next(i for i, line in enumerate(lines) if line.startswith(" WORKER ")) + 1
+    assert lines[first_worker].split()[:2] == ["web07.100", "lost"]
+
+
+def test_all_rows_are_there_when_the_height_has_no_end() -> None:
+    lines = text(fit(fleet(), 120, 10**9))
+    assert sum(line.startswith(" web") for line in lines) == 201
+    assert not any(" of " in line for line in lines)
+
+
+def test_skip_scrolls_the_workers_and_stops_at_the_last() -> None:
+    lines = text(fit(fleet(workers=2), 80, 40, skip=1))
+    assert [line.split()[0] for line in lines if line.startswith(" web")] == [
+        "web00.100",
+        "web01.100",
+    ]
+    lines = text(fit(fleet(workers=2), 80, 40, skip=99))
+    assert [line.split()[0] for line in lines if line.startswith(" web")] == ["web01.100"]
+
+
+def test_the_status_stands_whatever_the_width() -> None:
+    for width in (40, 80):
+        assert text(fit(fleet(), width, 8, status="STALE 12s"))[0].endswith("  STALE 12s")
+
+
+def test_what_others_wrote_cannot_steer_the_terminal() -> None:
+    evil = "\x1b]0;x\x07\u202eweb\u200b\r\n\x9b2J"
+    shot = Snapshot(
+        at=AT,
+        redis=Server(up=True, version=evil, rtt_ms=1),
+        queues=[queue(evil, 1)],
+        workers=[worker(1, name=evil, state=evil)],
+        failed=[structs.replace(fleet().failed[0], error=evil, workers=[evil])],
+        leader=evil,
+        trouble=[trouble.Trouble(evil, evil, evil)],
+    )
+    shown = "".join(text(fit(shot, 200, 60)))
+    assert shown.isprintable()
+    assert "]0;xweb" in shown
+
+
+def test_wide_characters_count_as_two_cells() -> None:
+    shot = structs.replace(fleet(), queues=[queue("扫描扫描扫描扫描扫描扫描扫描", 1)])
+    lines = text(fit(shot, 40, 24))
+    assert max(map(cell_len, lines)) <= 40

@@ -1,0 +1,43 @@
+import pytest
+
+from rqscan.monitor.keys import State, press, split
+
+CALM = State(2.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "keys", "expected"),
+    [
+        (CALM, "q", State(2.0, is_over=True)),
+        (CALM, "\x03", State(2.0, is_over=True)),
+        (CALM, "?", State(2.0, is_help=True)),
+        (CALM, "h", State(2.0, is_help=True)),
+        (CALM, "\x1bOP", State(2.0, is_help=True)),
+        (CALM, "?x", CALM),
+        (CALM, "??", CALM),
+        (CALM, "?q", State(2.0, is_help=True, is_over=True)),
+        (CALM, "Z", State(2.0, is_frozen=True)),
+        (CALM, "ZZ", CALM),
+        (CALM, "r", State(2.0, is_due=True)),
+        (CALM, "+", State(1.0)),
+        (CALM, "++++++", State(0.5)),
+        (CALM, "-", State(4.0)),
+        (CALM, "-" * 9, State(60.0)),
+        (CALM, "jj", State(2.0, skip=2)),
+        (CALM, "\x1b[B\x1bOBk", State(2.0, skip=1)),
+        (CALM, "k\x1b[A\x1bOA", CALM),
+        (CALM, "x\x1b", CALM),  # Escape never quits
+        (CALM, "\x1b[5~é", CALM),
+    ],
+)
+def test_keys_change_the_state(state, keys, expected) -> None:
+    for key in split(keys.encode()):
+        state = press(state, key)
+    assert state == expected
+
+
+def test_keys_are_split_as_terminals_send_them() -> None:
+    assert split(b"q\x1b[A\x1b[15~\x1bOPz\x03\n") == [
+        "q", "\x1b[A", "\x1b[15~", "\x1bOP", "z", "\x03", "\n",
+    ]  # fmt: skip
+    assert split(b"\xff") == ["�"]

@@ -1,0 +1,119 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rqscan.fleet.presence import JobReport
+from rqscan.monitor import trouble
+from rqscan.monitor.records import Queue, Schedule, Server, Snapshot, Trouble, Worker
+
+AT = datetime(2026, 12, 1, 2, 0, tzinfo=UTC)
+
+
+def snapshot(**fields) -> Snapshot:
+    return Snapshot(at=AT, redis=Server(up=True, version="7.0", rtt_ms=1), **fields)
+
+
+def worker(name="db02.1", state="busy", beat_s=1.0, **fields) -> Worker:
+    return Worker(name=name, host="db02", state=state, heartbeat_age_s=beat_s, **fields)
+
+
+def queue(depth, workers) -> Queue:
+    return Queue(
+        name="fast", depth=depth, oldest_s=None, running=0, in_per_s=0, out_per_s=0, failed=0,
+        failed_1h=0, paused=False, workers=workers,
+    )  # fmt: skip
+
+
+def entry(due_in_s, *, paused=False) -> Schedule:
+    return Schedule(
+        name="nightly", next_at=AT + timedelta(seconds=due_in_s), last_at=None, lateness_s=None,
+        paused=paused, state=None,
+    )  # fmt: skip
+
+
+def job(age_s, limit_s=60) -> JobReport:
+    return JobReport(id="s-0-1", kind="ports", age_s=age_s, limit_s=limit_s)
+
+
+V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
+
+
+@pytest.mark.parametrize(
+    ("shot", "expected"),
+    [
+        (snapshot(), []),
+        (snapshot(workers=[worker(), worker(state="idle")]), []),
+        (
+            snapshot(workers=[worker(state="lost", beat_s=250.2, job="s-0-1", job_age_s=260.4)]),
+            [("worker lost", "db02.1", "no beat for 250 s; it held s-0-1 for 260 s")],
+        ),
+        (
+            snapshot(workers=[worker(state="lost", beat_s=9)]),
+            [("worker lost", "db02.1", "no beat for 9 s")],
+        ),
+        (
+            snapshot(workers=[worker(state="stale", beat_s=5.25)]),
+            [("worker stale", "db02.1", "no beat for 5.2 s")],
+        ),
+        (
+            snapshot(workers=[worker(state="mismatched")]),
+            [("worker mismatched", "db02.1", "its store or protocol is not the fleet's")],
+        ),
+        (snapshot(workers=[worker(jobs=[job(61)])]), []),
+        (snapshot(workers=[worker(jobs=[job(900, limit_s=0)])]), []),
+        (
+            snapshot(workers=[worker(jobs=[job(70)])]),
+            [("job over limit", "s-0-1", "runs for 70 s on db02.1, its limit is 60 s")],
+        ),
+        (snapshot(workers=[worker(clock_offset_s=0.9)]), []),
+        (
+            snapshot(workers=[worker(clock_offset_s=-92.0)]),
+            [("clock off", "db02.1", "the clock of db02 is +92.0 s off Redis'")],
+        ),
+        (snapshot(queues=[queue(0, 0), queue(5, 1), queue(None, 0)]), []),
+        (
+            snapshot(queues=[queue(5, 0)]),
+            [
+                (
+                    "queue unserved",
+                    "fast",
+                    "5 jobs wait and no worker listens; run: rqscan worker fast",
+                )
+            ],
+        ),
+        (snapshot(schedules=[entry(-1.9)], leader="a"), []),
+        (snapshot(schedules=[entry(-9, paused=True)], leader="a"), []),
+        (
+            snapshot(schedules=[entry(-9)], leader="a"),
+            [("schedule overdue", "nightly", "was due 9 s ago")],
+        ),
+        (
+            snapshot(schedules=[entry(60)]),
+            [("no scheduler", "schedule", "1 entries to start and no leader; run: rqscan scheduler")],
+        ),
+        (
+            snapshot(workers=[worker("a", versions=V1), worker("b", versions=V1),
+                              worker("c", versions=V2)]),
+            [("versions differ", "c", "rqscan 1 on 2, 2 on 1 workers")],
+        ),
+        (snapshot(workers=[worker("a", versions=V1), worker("c", "lost", 9, versions=V2)]),
+         [("worker lost", "c", "no beat for 9 s")]),
+    ],
+)  # fmt: skip
+def test_trouble_is_found_and_named_with_its_cause(shot, expected) -> None:
+    assert trouble.find(shot) == [Trouble(*one) for one in expected]
+
+
+def test_a_lost_worker_comes_before_all_else() -> None:
+    shot = snapshot(
+        queues=[queue(5, 0)],
+        workers=[worker("a", "stale", 5), worker("b", "lost", 9)],
+    )
+    assert [t.what for t in trouble.find(shot)] == ["worker lost", "queue unserved", "worker stale"]
+
+
+def test_away_keeps_the_figures_and_says_so_first() -> None:
+    shot = snapshot(queues=[queue(5, 0)], trouble=[Trouble("queue unserved", "fast", "")])
+    old = trouble.away(shot, "refused")
+    assert (old.redis.up, old.queues, old.at) == (False, shot.queues, shot.at)
+    assert [t.what for t in old.trouble] == ["Redis away", "queue unserved"]
