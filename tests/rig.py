@@ -69,11 +69,12 @@ class Rig:
         return json.loads(done.stdout)
 
     def start(self, script: str, *arguments: str, **env: str) -> "Started":
-        """Start `python SCRIPT …`, such as worker.py."""
-        log = self.folder / f"{script}.{len(self._started)}.log"
+        """Start `python SCRIPT …`, such as worker.py, or `python -m …`."""
+        log = self.folder / f"{len(self._started)}.log"
+        script = script if script == "-m" else str(ROOT / script)
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [*self._prefix, sys.executable, str(ROOT / script), *arguments],
+                [*self._prefix, sys.executable, script, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

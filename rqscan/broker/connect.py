@@ -14,11 +14,12 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
+from rqscan import clock
 from rqscan.broker import embedded
 from rqscan.config import Settings, mask_url
 from rqscan.errors import ConfigError, RedisUnavailable
 
-__all__ = ["connect", "outage", "url_of"]
+__all__ = ["connect", "outage", "revive", "url_of"]
 
 ANSWER_S = 5
 """Longest wait for an answer once connected."""
@@ -33,6 +34,8 @@ KEEPALIVE = {
 
 def connect(settings: Settings) -> redis.Redis:
     """Open a client and see that Redis answers; starts the embedded server if none is configured.
+
+    Sets this process' clock by Redis' (`rqscan.clock`), to half a round trip.
 
     Raises:
         ConfigError: the URL has no form that we know.
@@ -53,9 +56,19 @@ def connect(settings: Settings) -> redis.Redis:
     except ValueError as e:
         raise ConfigError(f"redis.url {mask_url(url)!r} can't be used: {e}") from None
     with outage(url):
-        client.ping()
+        client.ping()  # connected: what follows is one round trip
+        began = clock.now()
+        seconds, microseconds = client.time()
+        middle = began.timestamp() + (clock.now() - began).total_seconds() / 2
+    clock.correct(clock.offset_s() + seconds + microseconds / 1e6 - middle)
     client.set_retry(Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3))
     return client
+
+
+def revive(settings: Settings) -> None:
+    """Start the embedded server again if it died under us; never waits, so look again."""
+    if settings.redis.url is None:
+        embedded.revive(Path(settings.home))
 
 
 @contextmanager

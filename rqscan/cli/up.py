@@ -62,8 +62,8 @@ def _fleet(settings: "Settings", home: "Path") -> "Iterator[dict[str, subprocess
     config = ["--config", settings.path] if settings.path else []
     roles = {"worker": sorted(settings.queues), "scheduler": []}
     processes = {}
-    # A signal that comes while they are started must end them too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a requested stop, and no failure
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         for role, arguments in roles.items():
             with (home / f"{role}.log").open("ab") as log:

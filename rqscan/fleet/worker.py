@@ -21,7 +21,7 @@ from rq.worker import Worker
 
 from rqscan import clock, config
 from rqscan.broker import keys
-from rqscan.broker.connect import url_of
+from rqscan.broker.connect import revive, url_of
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.link import Link
 from rqscan.broker.payload import JsonSerializer
@@ -76,9 +76,7 @@ class ScanWorker(Worker):
         if not kwargs.get("prepare_for_work", True):
             return  # RQ's readers make workers of hashes
         self.connection.connection_pool.disconnect()  # RQ's set-up leaves one open
-        found = settings or config.load()
-        here = msgspec.structs.replace(found.redis, url=url_of(self.connection))
-        self.settings = msgspec.structs.replace(found, redis=here)
+        self.settings = settings or config.load()
         self.concurrency = concurrency or os.cpu_count() or 1
         self._boot = secrets.token_hex(4)
         self._signals = 0
@@ -134,7 +132,9 @@ class ScanWorker(Worker):
             self.connection, self._selector, self._registration.link_is_up, self._on_down
         )
         self._bell = Link(self.connection, self._selector, self._on_bell_up, lambda _: None, BELL_S)
-        self._stable = Stable(self.settings, self.concurrency, self._selector, self._on_end)
+        here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
+        of_horses = msgspec.structs.replace(self.settings, redis=here)
+        self._stable = Stable(of_horses, self.concurrency, self._selector, self._on_end)
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.settimeout(0)
@@ -202,6 +202,7 @@ class ScanWorker(Worker):
     def _on_down(self, reason: str) -> None:
         self._registration.link_is_down(reason)
         self._claims.link_is_down()
+        revive(self.settings)
 
     def _on_bell_up(self) -> None:
         self._claims.is_wanted = True

@@ -24,6 +24,7 @@ from rq_scheduler import Scheduler
 
 from rqscan import clock, config
 from rqscan.broker import keys
+from rqscan.broker.connect import revive
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
@@ -134,6 +135,7 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         except (redis.RedisError, RedisUnavailable) as e:
             self._is_leader = False  # Redis may come back empty: all is written again
             self._lease.drop()
+            revive(self.settings)
             if self._down_since is None:
                 self._down_since = time.monotonic()
                 log(Event.REDIS_LOST, scheduler=self.name, reason=str(e))
