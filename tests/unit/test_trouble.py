@@ -89,7 +89,13 @@ V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
         ),
         (
             snapshot(schedules=[entry(60)]),
-            [("no scheduler", "schedule", "1 entries to start and no leader; run: rqscan scheduler")],
+            [
+                (
+                    "no scheduler",
+                    "schedule",
+                    "1 entries to start and no leader; run: rqscan scheduler",
+                )
+            ],
         ),
         (
             snapshot(workers=[worker("a", versions=V1), worker("b", versions=V1),
