@@ -66,6 +66,7 @@ def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Run
         if outcome.disposition != "finished":  # a failure may have left anything behind
             break
         left -= 1
+    runner.close()  # a database counts clients that went without a word
     os._exit(0)
 
 

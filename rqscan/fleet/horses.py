@@ -5,7 +5,6 @@ lost when both its socket has closed and its death is known with no result: the 
 may overtake a result that is still in the socket.
 """
 
-import contextlib
 import os
 import selectors
 import signal
@@ -24,6 +23,9 @@ from rqscan.fleet.template import NEWS, kill_group
 from rqscan.fleet.wire import Assignment, Frames, Outcome, Report
 
 __all__ = ["Horse", "Stable"]
+
+SEND_S = 1.0
+"""Longest wait for a horse to take its job; a payload that fits the socket takes none."""
 
 RESTART_S = 1.0
 """Shortest time between two starts of the template: one that can't live must not spin."""
@@ -47,7 +49,8 @@ class Horse:
     @property
     def deadline(self) -> float:
         """Monotonic time at which its job is past the hard limit."""
-        return self.began + self.assignment.timeout_s if self.assignment else float("inf")
+        limit_s = self.assignment.timeout_s if self.assignment else 0
+        return self.began + limit_s if limit_s > 0 else float("inf")  # RQ: -1 is no limit
 
     def describe_death(self) -> str:
         """Say in words how it died."""
@@ -144,16 +147,17 @@ class Stable:
         horse.assignment, horse.began, horse.progress = assignment, time.monotonic(), None
         horse.kill_reason = None
         self.running[assignment.token] = horse
-        horse.sock.settimeout(None)  # an idle horse reads at once; a dead one gives an error
-        with contextlib.suppress(OSError):  # its end arrives as a closed socket
+        horse.sock.settimeout(SEND_S)  # an idle horse reads at once
+        try:
             wire.send(horse.sock, assignment)
+        except OSError:  # dead, or frozen with half a message: it is of no use any more
+            kill_group(horse.pid, signal.SIGKILL)
         horse.sock.settimeout(0)
 
     def kill(self, horse: Horse, reason: str) -> None:
         """End a horse and all that it started; its job ends with `reason`, it is not lost."""
         horse.kill_reason = horse.kill_reason or reason
-        if horse.pid:
-            kill_group(horse.pid, signal.SIGKILL)
+        kill_group(horse.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End the template and every horse, and wait until the template is gone."""

@@ -102,9 +102,10 @@ def _bury(control: socket.socket, horses: set[int]) -> None:
 
 
 def kill_group(pid: int, signum: int) -> None:
-    """Signal a horse and all that it started; a group that is gone is fine."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signum)
+    """Signal a horse and all that it started; a group that is gone, or not known yet, is fine."""
+    if pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signum)
 
 
 if __name__ == "__main__":

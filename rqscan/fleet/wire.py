@@ -27,7 +27,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     data: bytes  # the payload as RQ stores it
     worker: str
     clock_offset_s: float
-    timeout_s: int
+    timeout_s: int  # hard; RQ's -1 is none
     soft_timeout_s: int = 0  # 0: none
     result_ttl_s: int
     failure_ttl_s: int

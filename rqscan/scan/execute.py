@@ -95,6 +95,10 @@ class Runner:
 
         return list(kind.function(addresses, params, Run(scope.may_dial, advance))), probes
 
+    def close(self) -> None:
+        """Close what was opened to record."""
+        self._outbox.close()
+
 
 def run_chunk(**payload: Any) -> dict[str, int]:
     """Run one chunk under the settings of this host; what a job's payload names.
