@@ -62,18 +62,21 @@ def test_a_scan_finds_what_nmap_finds(rig, database):
     rig.worker("wakaka", "--concurrency", "4")
     with listeners(free) as opened:
         assert len(opened) == 40
+        before = nmap_open("127.0.0.1-20", "1-20000")
         done = rig.json("scan", "127.0.0.1-20", "-p", "1-20000", "--queue", "wakaka", "--wait")
-        expected = nmap_open("127.0.0.1-20", "1-20000")
-    assert opened <= expected
+        after = nmap_open("127.0.0.1-20", "1-20000")
+    rows = rig.json("results", done["scan_id"])
+    found = {(row["host"], row["port"]) for row in rows}
+    # Others of this machine may have opened or closed a port in between.
+    assert before & after <= found <= before | after
+    assert opened <= before & after & found
     assert done["state"] == "finished"
     assert done["probes"] == 400_000
-    assert done["observations"] == len(expected)
+    assert done["observations"] == len(found)
     assert done["chunks"] == {"total": 7, "done": 7, "failed": 0}
-    rows = rig.json("results", done["scan_id"])
-    assert {(row["host"], row["port"]) for row in rows} == expected
     assert {(row["state"], row["proto"], row["kind"]) for row in rows} == {("open", "tcp", "ports")}
     lines = rig.run("results", done["scan_id"], "--format", "csv").stdout.splitlines()
-    assert len(list(csv.DictReader(lines))) == len(expected)
+    assert len(list(csv.DictReader(lines))) == len(found)
     coverage = rig.json("results", done["scan_id"], "--coverage")
     looked_at = sum(row["data"]["probes"] for row in coverage if row["port"] is None)
     assert looked_at == 400_000

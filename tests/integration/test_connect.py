@@ -236,7 +236,7 @@ told(results)
 def test_local_ports_run_out_and_come_back(namespace):
     """All local ports lead to one open port: it is delayed, the others are not."""
     inside = namespace()
-    inside.run("sysctl -qw", "net.ipv4.ip_local_port_range=40000 40099")
+    inside.set("net/ipv4/ip_local_port_range", "40000 40099")
     running = inside.python(
         SCAN
         + """
@@ -295,7 +295,7 @@ with socket.socket() as sock:
 def test_self_connects_are_dialled_again(namespace):
     """With 20 local ports to choose from, many of these dials meet themselves."""
     inside = namespace()
-    inside.run("sysctl -qw", "net.ipv4.ip_local_port_range=40000 40019")
+    inside.set("net/ipv4/ip_local_port_range", "40000 40019")
     running = inside.python(
         SCAN + 'told(r for i in range(30) for r in scan(["127.0.0.1"], range(40000, 40020)))'
     )

@@ -1,0 +1,31 @@
+"""rqscan.example.toml shows every setting with the default that is in force."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from msgspec import structs
+
+from rqscan import config
+
+EXAMPLE = Path(__file__).parents[2] / "rqscan.example.toml"
+
+
+def uncommented():
+    """Give the example with its settings in force; the endpoints have no default to show."""
+    lines = EXAMPLE.read_text().splitlines()
+    settings = [re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", line) for line in lines]
+    return "\n".join(line for line in settings if not re.match(r"(url|path|home) = ", line))
+
+
+def test_every_setting_is_shown_with_its_default(tmp_path):
+    file = tmp_path / "rqscan.toml"
+    file.write_text(uncommented())
+    found, default = config.load(str(file), {}), config.load(None, {})
+    for section in ("redis", "database", "scope", "worker", "jobs", "spool", "idle", "queues"):
+        assert getattr(found, section) == getattr(default, section), section
+    table = tomllib.loads(uncommented())
+    for name, struct in (("worker", config.WorkerSettings), ("spool", config.SpoolSettings)):
+        assert set(table[name]) == {f.name for f in structs.fields(struct)}
+    assert set(table["queues"]["wakaka"]) == {f.name for f in structs.fields(config.QueueSettings)}
+    assert found.schedule
