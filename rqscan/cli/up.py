@@ -45,9 +45,9 @@ def up(target: str | None) -> int:
         if target:
             code = _first_scan(found, client, target)
         if is_terminal:
-            from rqscan.cli.top import watch
+            from rqscan.cli.top import top
 
-            watch(found)
+            click.get_current_context().invoke(top)
         elif not target:
             _wait_for_signal(processes)
     client.close()
