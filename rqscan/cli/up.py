@@ -47,7 +47,9 @@ def up(target: str | None) -> int:
         if is_terminal:
             from rqscan.cli.top import top
 
-            click.get_current_context().invoke(top)
+            context = click.get_current_context()
+            assert context is not None
+            context.invoke(top)
         elif not target:
             _wait_for_signal(processes)
     client.close()
