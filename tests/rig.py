@@ -62,9 +62,9 @@ class Rig:
             check=False,
         )
 
-    def json(self, *arguments: str, **env: str) -> Any:
+    def json(self, *arguments: str, timeout: float = 60, **env: str) -> Any:
         """Run `rqscan … --json`, which must succeed, and give what it printed."""
-        done = self.run(*arguments, "--json", **env)
+        done = self.run(*arguments, "--json", timeout=timeout, **env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -115,7 +115,7 @@ class Started:
         """The records of one event."""
         return [record for record in self.events if record["event"] == event]
 
-    def wait_for_event(self, event: str, count: int = 1, timeout: float = 20) -> dict[str, Any]:
+    def wait_for_event(self, event: str, count: int = 1, timeout: float = 60) -> dict[str, Any]:
         """Wait until an event has been logged so often; gives the last one."""
 
         def found() -> list[dict[str, Any]] | None:
@@ -125,7 +125,7 @@ class Started:
 
         return wait_for(found, timeout, f"{event} in {self.log}")[-1]
 
-    def stop(self, timeout: float = 20) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """Ask it to stop; gives its exit code."""
         self.process.terminate()
         return self.process.wait(timeout)

@@ -41,7 +41,7 @@ if os.getppid() == int(sys.argv[1]):
 
 
 def wait_for(
-    predicate: Callable[[], Any], timeout: float = 10.0, what: object = "the condition"
+    predicate: Callable[[], Any], timeout: float = 30.0, what: object = "the condition"
 ) -> Any:
     """Give the predicate's first true value; fail the test if there is none in `timeout` s."""
     deadline = time.monotonic() + timeout

@@ -33,10 +33,13 @@ def client(redis_server):
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
-def database(request, rig):
-    if request.param == "mariadb":
-        server: MariaDB = request.getfixturevalue("mariadb")
-        rig.env["RQSCAN_DATABASE_URL"] = server.database_url()
+def network(request, rig):
+    """Use each database, and a network of loopback that no other test looks at."""
+    if request.param == "sqlite":
+        return "127.0.0"
+    server: MariaDB = request.getfixturevalue("mariadb")
+    rig.env["RQSCAN_DATABASE_URL"] = server.database_url()
+    return "127.0.1"
 
 
 def nmap_open(hosts: str, ports: str) -> set[tuple[str, int]]:
@@ -56,20 +59,24 @@ def nmap_open(hosts: str, ports: str) -> set[tuple[str, int]]:
     }
 
 
-def test_a_scan_finds_what_nmap_finds(rig, database):
-    spots = random.sample([(f"127.0.0.{h}", p) for h in range(1, 21) for p in range(1, 20001)], 60)
+def test_a_scan_finds_what_nmap_finds(rig, network):
+    hosts = f"{network}.1-20"
+    spots = random.sample(
+        [(f"{network}.{h}", p) for h in range(1, 21) for p in range(1, 20001)], 60
+    )
     free = [spot for spot in spots if not nmap_open(spot[0], str(spot[1]))][:40]
     rig.worker("wakaka", "--concurrency", "4")
     with listeners(free) as opened:
         assert len(opened) == 40
-        before = nmap_open("127.0.0.1-20", "1-20000")
-        done = rig.json("scan", "127.0.0.1-20", "-p", "1-20000", "--queue", "wakaka", "--wait")
-        after = nmap_open("127.0.0.1-20", "1-20000")
+        before = nmap_open(hosts, "1-20000")
+        done = rig.json("scan", hosts, "-p", "1-20000", "--queue", "wakaka", "--wait", timeout=200)
+        after = nmap_open(hosts, "1-20000")
     rows = rig.json("results", done["scan_id"])
     found = {(row["host"], row["port"]) for row in rows}
-    # Others of this machine may have opened or closed a port in between.
-    assert before & after <= found <= before | after
     assert opened <= before & after & found
+    # Others of this machine may have opened or closed a port in between.
+    assert (before & after) - found == set(), "missed what nmap found before and after"
+    assert found - (before | after) == set(), "found what nmap did not"
     assert done["state"] == "finished"
     assert done["probes"] == 400_000
     assert done["observations"] == len(found)
@@ -82,7 +89,7 @@ def test_a_scan_finds_what_nmap_finds(rig, database):
     assert looked_at == 400_000
     (listed,) = rig.json("scans")
     assert listed["state"] == "finished"
-    assert listed["targets"] == ["127.0.0.1-20"]
+    assert listed["targets"] == [hosts]
     assert listed["chunks"] == done["chunks"]
 
 
@@ -153,7 +160,7 @@ def test_foreign_payloads_are_refused_kept_and_counted_and_the_worker_goes_on(
     worker = rig.worker("default", RQSCAN_ALLOW_FUNCTIONS="math.gcd")
     worker.wait_for_event("job_refused", count=len(jobs))
     good = stock.enqueue("math.gcd", 4, 6)
-    result = wait_for(good.latest_result, 10, "the result of an allowed function")
+    result = wait_for(good.latest_result, 30, "the result of an allowed function")
     assert result.return_value == 2
     assert good.get_status() == "finished"
     assert not canary.exists()
@@ -168,7 +175,7 @@ def test_foreign_payloads_are_refused_kept_and_counted_and_the_worker_goes_on(
 def test_rqs_own_tools_see_our_workers_queues_and_jobs(rig, client):
     rig.worker("wakaka", "default", "--name", "w1", "--concurrency", "3")
     done = rig.json("scan", "127.0.0.1", "-p", "1-10", "--queue", "wakaka")
-    (worker,) = wait_for(lambda: rq.Worker.all(connection=client), 5)
+    (worker,) = wait_for(lambda: rq.Worker.all(connection=client), 30)
     assert (worker.name, worker.queue_names(), worker.get_state()) == (
         "w1",
         ["wakaka", "default"],
@@ -198,14 +205,14 @@ def test_four_work_horses_run_at_once_under_one_worker_name(rig, client):
         record = json.loads(client.get(keys.record("w1")) or "{}")
         return record.get("jobs", []) if len(record.get("jobs", [])) == 4 else None
 
-    started = wait_for(running, 10, "four running jobs")
+    started = wait_for(running, 30, "four running jobs")
     assert {job["id"] for job in started} == {job.id for job in jobs[:4]}
     assert len(rq.Worker.all(connection=client)) == 1
     assert queue.count == 2  # no more is claimed than can run
     worker.process.send_signal(signal.SIGTERM)
     worker.wait_for_event("stop_requested")
     worker.process.send_signal(signal.SIGTERM)  # the second gives them back at once
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(60) == 0
     assert sorted(queue.job_ids) == sorted(job.id for job in jobs)
     assert not client.exists(keys.record("w1"))
 
@@ -227,7 +234,7 @@ def test_a_killed_work_horse_costs_an_attempt_and_three_make_poison(rig, client)
     queue = ScanQueue("default", connection=client)
     job = queue.enqueue("os.abort")
     worker.wait_for_event("job_lost", count=3)
-    wait_for(lambda: job.get_status() == "failed", 10)
+    wait_for(lambda: job.get_status() == "failed", 30)
     assert "killed by SIGABRT" in job.latest_result().exc_string
     assert "died 3 times" in job.latest_result().exc_string
     good = queue.enqueue("os.abort", job_id="next")
@@ -238,7 +245,7 @@ def test_a_killed_work_horse_costs_an_attempt_and_three_make_poison(rig, client)
 def test_a_job_past_its_hard_limit_is_stopped_and_failed(rig, client):
     rig.worker("default", "--concurrency", "1", RQSCAN_ALLOW_FUNCTIONS="time.sleep")
     job = ScanQueue("default", connection=client).enqueue("time.sleep", 60, job_timeout=1)
-    wait_for(lambda: job.get_status() == "failed", 10)
+    wait_for(lambda: job.get_status() == "failed", 30)
     assert "hard limit of 1 s" in job.latest_result().exc_string
 
 
@@ -247,23 +254,23 @@ def test_a_worker_outlives_redis_and_records_what_ended_meanwhile(rig, client, r
     queue = ScanQueue("default", connection=client)
     job = queue.enqueue("time.sleep", 2)
     worker.wait_for_event("job_started")
-    wait_for(lambda: client.info("persistence")["aof_pending_bio_fsync"] == 0, 5)
+    wait_for(lambda: client.info("persistence")["aof_pending_bio_fsync"] == 0, 30)
     redis_server.stop()
     worker.wait_for_event("redis_lost")
     redis_server.start()
     worker.wait_for_event("redis_back")
-    wait_for(lambda: job.get_status() == "finished", 15)
+    wait_for(lambda: job.get_status() == "finished", 30)
     assert len(worker.of("redis_lost")) == len(worker.of("redis_back")) == 1
     after = queue.enqueue("time.sleep", 0)
-    wait_for(lambda: after.get_status() == "finished", 10)
+    wait_for(lambda: after.get_status() == "finished", 30)
     assert len(worker.of("job_started")) == 2
 
 
 def test_a_second_living_worker_of_one_name_is_refused(rig, client):
     rig.worker("default", "--name", "w1")
-    wait_for(lambda: client.exists(keys.record("w1")), 10)
+    wait_for(lambda: client.exists(keys.record("w1")), 30)
     second = rig.start("worker.py", "default", "--name", "w1")
-    assert second.process.wait(20) == 1
+    assert second.process.wait(60) == 1
     assert "worker name 'w1' is held by a worker that lives: pid" in second.log.read_text()
 
 
@@ -273,12 +280,12 @@ def test_a_worker_killed_with_its_host_comes_back_under_its_name_and_takes_over(
     )
     job = ScanQueue("default", connection=client).enqueue("time.sleep", 1)
     worker.wait_for_event("job_started")
-    wait_for(lambda: client.exists(keys.record("w1")), 10)
+    wait_for(lambda: client.exists(keys.record("w1")), 30)
     worker.process.kill()
     worker.process.wait()
     again = rig.worker("default", "--name", "w1", RQSCAN_ALLOW_FUNCTIONS="time.sleep")
     assert again.wait_for_event("job_started")["attempt"] == 2
-    wait_for(lambda: job.get_status() == "finished", 10)
+    wait_for(lambda: job.get_status() == "finished", 30)
     assert int(client.hget(keys.COUNTERS, "rescued")) == 1
 
 
@@ -292,7 +299,7 @@ def test_a_waiting_scan_says_so_when_nobody_listens(rig):
         assert "no worker listens on queue 'default'" in line
         assert "python worker.py default" in line
         rig.worker("default")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
@@ -301,7 +308,7 @@ def test_a_waiting_scan_says_so_when_nobody_listens(rig):
 
 def test_presence_says_what_the_worker_is(rig, client):
     rig.worker("default", "--name", "w1", "--concurrency", "2")
-    raw = wait_for(lambda: client.get(keys.record("w1")), 10)
+    raw = wait_for(lambda: client.get(keys.record("w1")), 30)
     presence = msgspec.json.decode(raw, type=Presence)
     assert presence.queues == ["default"]
     assert presence.versions.keys() == {"rqscan", "rq", "redis", "python"}
@@ -315,13 +322,13 @@ def test_a_worker_runs_as_root_with_one_warning_and_as_an_ordinary_user_with_non
     rig, redis_server
 ):
     as_root = rig.worker("wakaka", "--burst")
-    assert as_root.process.wait(20) == 0
+    assert as_root.process.wait(60) == 0
     assert len(as_root.of("running_as_root")) == 1
     redis_server.socket.chmod(0o777)
     rig.become_nobody()
     done = rig.json("scan", "127.0.0.1", "-p", "1-100", "--no-wait", "--queue", "wakaka")
     ordinary = rig.worker("wakaka", "--burst")
-    assert ordinary.process.wait(20) == 0
+    assert ordinary.process.wait(60) == 0
     assert ordinary.of("running_as_root") == []
     assert len(ordinary.of("job_finished")) == 1
     (listed,) = rig.json("scans")
