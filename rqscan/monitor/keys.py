@@ -4,15 +4,10 @@ import re
 
 from msgspec import Struct, structs
 
-__all__ = ["HELP", "QUIT", "State", "press", "split"]
+__all__ = ["HELP", "QUIT", "STOP", "State", "press", "split"]
 
-QUIT = "\x03"
-HELP = (
-    "q ^C  quit            ? h F1  this help",
-    "Z     freeze          r       refresh now",
-    "+ -   faster, slower  j k     scroll the workers (arrows too)",
-    "^Z    to the shell    any key closes this",
-)
+QUIT, STOP = "\x03", "\x1a"
+HELP = "q quit  Z freeze  r refresh  + - faster, slower  j k scroll workers  ^Z shell"
 FASTEST_S, SLOWEST_S = 0.5, 60.0
 
 
@@ -21,7 +16,6 @@ class State(Struct, frozen=True):
 
     interval_s: float
     is_over: bool = False
-    is_help: bool = False
     is_frozen: bool = False
     is_due: bool = False  # a refresh was asked for
     skip: int = 0
@@ -34,14 +28,10 @@ def split(data: bytes) -> list[str]:
 
 def press(state: State, key: str) -> State:
     """Give the state after a key; an unknown one changes nothing."""
-    if key in {"q", QUIT}:
-        return structs.replace(state, is_over=True)
-    if state.is_help:
-        return structs.replace(state, is_help=False)
     changes: dict[str, object] = {}
     match key:
-        case "?" | "h" | "\x1bOP":
-            changes["is_help"] = True
+        case "q" | "\x03":
+            changes["is_over"] = True
         case "Z":
             changes["is_frozen"] = not state.is_frozen
         case "r":

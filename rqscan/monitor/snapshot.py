@@ -6,6 +6,7 @@ by Redis' own clock. What an access rule refuses is a missing figure, not a miss
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import redis
 from msgspec import structs
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from rqscan.broker import keys
@@ -20,11 +22,16 @@ from rqscan.broker.connect import outage
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.monitor import figures
-from rqscan.monitor.figures import Answers, text
-from rqscan.monitor.records import Server, Snapshot
-from rqscan.monitor.trouble import find
+from rqscan.monitor.figures import read
+from rqscan.monitor.records import Moment, Queue, Schedule, Server, Snapshot
+from rqscan.monitor.trouble import away, find
 
-__all__ = ["NEWEST_FAILED", "impatient", "take"]
+__all__ = ["NEWEST_FAILED", "reader", "take"]
+
+Answers = dict[Any, Any]
+"""Answers by the name of what was asked; None for what was refused."""
+
+COUNTERS = ("rescued", "lost", "refused", "fenced")
 
 NEWEST_FAILED = 200
 """Failed jobs that are read and grouped, over all queues; `Queue.failed` counts the rest too."""
@@ -36,50 +43,90 @@ FORGET_S = 3600
 """A worker without a beat for so long is no longer listed."""
 
 
-def impatient(client: redis.Redis) -> redis.Redis:
-    """Make each wait of the client short and single: the next refresh is the retry."""
-    short = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
-    client.connection_pool.connection_kwargs.update(short, retry=Retry(NoBackoff(), 0))
-    client.connection_pool.disconnect()
-    client.connection_pool.reset()  # connections that were made keep what they were made with
+def reader(client: redis.Redis) -> redis.Redis:
+    """Make a client read texts, and wait once and briefly: the next refresh is the retry."""
+    pool = client.connection_pool
+    pool.connection_kwargs.update(
+        socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S, retry=Retry(NoBackoff(), 0),
+        decode_responses=True, encoding_errors="replace",
+    )  # fmt: skip
+    pool.disconnect()
+    pool.reset()  # connections that were made keep what they were made with
     return client
 
 
 def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None) -> Snapshot:
-    """Read the fleet once; `before` lends the names of the queues that it found.
+    """Read the fleet once, through a client that `reader` made; `before` is what it read last.
 
     Raises:
-        RedisUnavailable: Redis is away or tells us nothing at all.
+        RedisUnavailable: Redis is away or tells us nothing at all, and there is no `before`:
+            it is given again, with that as its first trouble.
     """
-    known = {*settings.queues, *(queue.name for queue in (before.queues if before else ()))}
-    with outage():
-        a, rtt_ms = _trip_a(client, known)
-        found = {text(key).removeprefix(keys.queue("")) for key in a["queues"] or ()}
-        if not found <= known:
-            a, rtt_ms = _trip_a(client, known | found)
-        if a["time"] is None:
-            raise RedisUnavailable("cannot use Redis: it does not tell its time, let us run TIME")
-        at = a["time"][0] + a["time"][1] / 1e6
-        names = sorted({*found, *settings.queues})
-        ttls = {n: settings.queues.get(n, QueueSettings()).failure_ttl_s for n in names}
-        answers = a | _trip_b(client, a, at, ttls)
-    beats = {name: at - beat for name, beat in a["presence"] or () if at - beat < FORGET_S}
+    try:
+        with outage():
+            return _read(
+                client, settings, {queue.name for queue in before.queues} if before else set()
+            )
+    except RedisUnavailable as e:
+        if before is None:
+            raise
+        return away(before, str(e))
+
+
+def _read(client: redis.Redis, settings: Settings, known: set[str]) -> Snapshot:
+    known |= settings.queues.keys()
+    a, rtt_ms = _trip_a(client, known)
+    found = {key.removeprefix(keys.queue("")) for key in a["queues"] or ()}
+    if not found <= known:
+        a, rtt_ms = _trip_a(client, known | found)
+    at = a["time"][0] + a["time"][1] / 1e6  # whoever connected may ask for it
+    ttls = {
+        name: settings.queues.get(name, QueueSettings()).failure_ttl_s
+        for name in sorted({*found, *settings.queues})
+    }
+    b = _trip_b(client, a, at, ttls)
     workers = [
-        figures.worker(text(n), age_s, answers["record", n], settings.worker)
-        for n, age_s in sorted(beats.items())
+        figures.worker(name, round(at - beat_at, 3), b["record", name], settings.worker)
+        for name, beat_at in sorted(a["presence"] or ())
+        if at - beat_at < FORGET_S
     ]
+    served = [name for worker in workers if worker.state != "lost" for name in worker.queues]
+    stats: Counter[str] = Counter()
+    for name, bucket in b.items():
+        if name[0] == "stat":
+            stats.update(read(dict[str, int], bucket, {}))
+
+    def queue(name: str) -> Queue:
+        since = read(Moment, b.get(("since", name)))
+        return Queue(
+            name=name,
+            depth=a["depth", name],
+            oldest_s=max(0.0, round(at - since.timestamp(), 3)) if since else None,
+            running=a["running", name],
+            in_per_s=round(stats[f"{name}:in"] / 60, 3),
+            out_per_s=round(stats[f"{name}:out"] / 60, 3),
+            failed=a["failed", name],
+            failed_1h=b["failed_1h", name],
+            paused=bool(a["suspended"]),
+            workers=served.count(name),
+        )
+
+    def schedule(name: str, next_at: float | None) -> Schedule:
+        fields = (b["entry", name] or {}) | {"name": name, "next_at": next_at}
+        return read(Schedule, fields, Schedule(name=name))
+
     snapshot = Snapshot(
         at=datetime.fromtimestamp(at, UTC),
         redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
-        queues=[figures.queue(name, at, answers, workers) for name in names],
+        queues=[queue(name) for name in ttls],
         workers=workers,
-        failed=figures.failures(answers),
-        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in _due(a).items()],
-        scans=[figures.scan(n, at, answers["scan", n]) for n in a["scans"] or ()],
-        leader=figures.leader(a["leader"]),
-        counters=figures.counters(a["counters"]),
+        failed=figures.failures({key[1:]: fields for key, fields in b.items() if key[0] == "job"}),
+        schedules=[schedule(*both) for both in _due(a).items()],
+        scans=[figures.scan(name, at, b["scan", name] or {}) for name in a["scans"] or ()],
+        leader=read(dict[str, Any], a["leader"], {}, is_json=True).get("name"),
+        counters=dict.fromkeys(COUNTERS, 0) | read(dict[str, int], a["counters"], {}),
     )
-    return structs.replace(snapshot, trouble=find(snapshot))
+    return structs.replace(snapshot, trouble=list(find(snapshot)))
 
 
 def _trip_a(client: redis.Redis, names: Iterable[str]) -> tuple[Answers, float]:
@@ -119,7 +166,7 @@ def _trip_b(client: redis.Redis, a: Answers, at: float, ttls: Mapping[str, int])
     newest = []
     for name, ttl in ttls.items():
         if head := a["head", name]:
-            asked["since", name] = pipe.hget(keys.job(text(head)), "enqueued_at")
+            asked["since", name] = pipe.hget(keys.job(head), "enqueued_at")
         # The score is the time of the failure plus the job's failure_ttl: a job that RQ's own API
         # gave another ttl than its queue has counts as failed at another time.
         failed = keys.registry("failed", name)
@@ -127,19 +174,20 @@ def _trip_b(client: redis.Redis, a: Answers, at: float, ttls: Mapping[str, int])
         newest += [(score, name, job) for job, score in a["newest", name] or ()]
     for _, name, job in sorted(newest, reverse=True)[:NEWEST_FAILED]:
         fields = ("ended_at", "worker_name", "exc_info")
-        asked["job", name, job] = pipe.hmget(keys.job(text(job)), *fields)
+        command = ("HMGET", keys.job(job), *fields)
+        asked["job", name, job] = pipe.execute_command(*command, **{NEVER_DECODE: True})  # is zlib
     for name, _ in a["presence"] or ():
-        asked["record", name] = pipe.get(keys.record(text(name)))
+        asked["record", name] = pipe.get(keys.record(name))
     for entry in _due(a):
-        asked["entry", entry] = pipe.hgetall(keys.schedule_entry(text(entry)))
+        asked["entry", entry] = pipe.hgetall(keys.schedule_entry(entry))
     for name in a["scans"] or ():
-        asked["scan", name] = pipe.hgetall(keys.progress(text(name)))
+        asked["scan", name] = pipe.hgetall(keys.progress(name))
     return _go(pipe, asked)
 
 
-def _due(a: Answers) -> dict[bytes, float | None]:
+def _due(a: Answers) -> dict[str, float | None]:
     """Give every schedule entry with its next due time; those without one come last."""
-    due: dict[bytes, float | None] = dict(a["schedule"] or ())
+    due: dict[str, float | None] = dict(a["schedule"] or ())
     return due | {name: None for name in sorted(a["entries"] or ()) if name not in due}
 
 

@@ -149,11 +149,9 @@ def test_a_signal_leaves_the_terminal_as_it_was(terminal, number) -> None:
     assert terminal.is_sane()
 
 
-def test_help_and_freeze(terminal, busy) -> None:
-    terminal.until("web01.100")
-    terminal.type("?")
-    terminal.until("this help")
-    terminal.type("xZ")
+def test_freeze(terminal, busy) -> None:
+    terminal.until("web01.100", "q quit")
+    terminal.type("Z")
     terminal.until("FROZEN", "web01.100")
     busy.client().rpush(keys.queue("wakaka"), "one-more")
     terminal.until("FROZEN 2s")
@@ -167,9 +165,6 @@ def test_the_last_frame_stays_while_redis_is_away(terminal, busy) -> None:
     busy.kill()
     lines = terminal.until("STALE", "REDIS AWAY", "web01.100")
     assert "cannot use Redis" in "".join(lines)
-    terminal.type("?")
-    terminal.until("this help")
-    terminal.type("x")
     busy.start()
     terminal.until("LIVE", "web01.100")
 

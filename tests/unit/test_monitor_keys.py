@@ -10,12 +10,6 @@ CALM = State(2.0)
     [
         (CALM, "q", State(2.0, is_over=True)),
         (CALM, "\x03", State(2.0, is_over=True)),
-        (CALM, "?", State(2.0, is_help=True)),
-        (CALM, "h", State(2.0, is_help=True)),
-        (CALM, "\x1bOP", State(2.0, is_help=True)),
-        (CALM, "?x", CALM),
-        (CALM, "??", CALM),
-        (CALM, "?q", State(2.0, is_help=True, is_over=True)),
         (CALM, "Z", State(2.0, is_frozen=True)),
         (CALM, "ZZ", CALM),
         (CALM, "r", State(2.0, is_due=True)),
