@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["top", "watch"]
 
-INTERVAL_S = 2.0
 PLAIN_COLUMNS = 120
 
 
@@ -27,8 +26,8 @@ PLAIN_COLUMNS = 120
 @click.option(
     "-n", "refreshes", type=click.IntRange(min=1), metavar="N", help="End after N refreshes."
 )
-@click.option("-i", "--interval", type=click.FloatRange(0.5, 60), default=INTERVAL_S, metavar="S",
-              show_default=True, help="Seconds between refreshes.")  # fmt: skip
+@click.option("-i", "--interval", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
+              metavar="S", help="Seconds between refreshes.")  # fmt: skip
 @click.option(
     "--check", is_flag=True, help="Print what is wrong; exit 0 ok, 1 trouble, 3 no Redis."
 )
@@ -48,7 +47,7 @@ def top(
     is_terminal = is_terminal and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
     is_ascii = is_ascii or "utf" not in (sys.stdout.encoding or "").lower()
     if is_terminal and not (once or as_json or check):
-        watch(settings(), interval, refreshes, is_ascii=is_ascii)
+        watch(settings(), interval, refreshes, is_ascii)
         return 0
     from rqscan.cli.show import defuse, print_json
 
@@ -71,9 +70,8 @@ def top(
 
 def watch(
     settings: "Settings",
-    interval_s: float = INTERVAL_S,
+    interval_s: float = 2.0,
     refreshes: int | None = None,
-    *,
     is_ascii: bool = False,
 ) -> None:
     """Show the live view on this terminal until the user ends it."""

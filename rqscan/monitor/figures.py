@@ -6,6 +6,8 @@ Anybody may write to Redis: `read` is where that is expected, so nothing above i
 import hashlib
 import re
 import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,9 +17,9 @@ from msgspec import structs
 from rqscan.config import WorkerSettings
 from rqscan.fleet.presence import Presence
 from rqscan.model import Counts, Progress
-from rqscan.monitor.records import Failure, Moment, Task, Worker
+from rqscan.monitor.records import Failure, Moment, Queue, Task, Worker
 
-__all__ = ["failures", "read", "scan", "worker"]
+__all__ = ["failures", "queues", "read", "scan", "worker"]
 
 OVERDUE = 1.5
 """A worker is stale once its beat is that many heartbeats old."""
@@ -41,6 +43,32 @@ def read(kind: Any, value: Any, default: Any = None, *, is_json: bool = False) -
         return default
 
 
+def queues(
+    said: Mapping[str, dict[str, Any]],
+    stats: Iterable[dict[str, str] | None],
+    workers: list[Worker],
+    at: float,
+) -> list[Queue]:
+    """Give the queues by what each is said to hold and what was counted in the last minute."""
+    counts: Counter[str] = Counter()
+    for bucket in stats:
+        counts.update(read(dict[str, int], bucket, {}))
+    living = Counter(name for one in workers if one.state != "lost" for name in one.queues)
+    found = []
+    for name, fields in said.items():
+        since = read(Moment, (fields["oldest"] or [None])[0])
+        more = {
+            "name": name,
+            "oldest_s": max(0.0, round(at - since.timestamp(), 3)) if since else None,
+            "in_per_s": round(counts[f"{name}:in"] / 60, 3),
+            "out_per_s": round(counts[f"{name}:out"] / 60, 3),
+            "paused": bool(fields["paused"]),
+            "workers": living[name],
+        }
+        found.append(msgspec.convert(fields | more, Queue))
+    return found
+
+
 def worker(name: str, age_s: float, raw: str | None, here: WorkerSettings) -> Worker:
     """Give a worker by its record, the age of its last beat, and what workers here are set to."""
     record = read(Presence, raw, is_json=True)
@@ -62,25 +90,26 @@ def worker(name: str, age_s: float, raw: str | None, here: WorkerSettings) -> Wo
     )
 
 
-def failures(jobs: dict[tuple[str, str], list[bytes | None] | None]) -> list[Failure]:
-    """Group failed jobs, given by queue and id with the end, worker and traceback of each."""
-    groups: dict[tuple[str, str], list[tuple[Any, str, str]]] = {}
-    for (queue, job), fields in jobs.items():
-        ended, name, traceback = fields or (None, None, None)
-        member = read(Moment, _text(ended)), _text(name), job
-        groups.setdefault((queue, _error(traceback or b"")), []).append(member)
-    return [
+def failures(newest: Mapping[str, Sequence[bytes | None]]) -> list[Failure]:
+    """Group each queue's failed jobs, the newest first: id, end, worker and traceback of each."""
+    groups: dict[tuple[str, str], list[tuple[str, Any, str]]] = {}
+    for queue, fields in newest.items():
+        for job, ended, name, traceback in zip(*[iter(fields)] * 4, strict=True):
+            member = _text(job), read(Moment, _text(ended)), _text(name)
+            groups.setdefault((queue, _error(traceback or b"")), []).append(member)
+    found = [
         Failure(
             group=hashlib.blake2s(f"{queue}\n{error}".encode(), digest_size=4).hexdigest(),
             error=error,
             count=len(members),
-            last_at=max((at for at, _, _ in members if at), default=None),
+            last_at=members[0][1],
             queue=queue,
-            workers=sorted({name for _, name, _ in members if name}),
-            jobs=[job for _, _, job in members],
+            workers=sorted({name for _, _, name in members if name}),
+            jobs=[job for job, _, _ in members],
         )
         for (queue, error), members in groups.items()
     ]
+    return sorted(found, key=lambda one: str(one.last_at or ""), reverse=True)
 
 
 def _error(traceback: bytes) -> str:
