@@ -4,7 +4,6 @@ A look waits for Redis two seconds at most, and the keys with it. Signals come t
 bytes, so that nothing is ever done inside a handler; ^C and ^Z come as keys.
 """
 
-import math
 import os
 import select
 import signal
@@ -13,7 +12,6 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Self
 
 from msgspec import structs
@@ -32,14 +30,8 @@ Look = Callable[[Snapshot | None], Snapshot]
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 SIGNALS = {*ENDING, signal.SIGWINCH}
 
-TICK_S = 1.0
-"""The clock on the screen moves so often."""
-
 RETRY_S = 3.0
 """Redis, when away, is tried again at least so often."""
-
-FOOTER_LINES = 12
-"""A lower screen has no line to spare for the keys."""
 
 
 class _Terminal:
@@ -90,9 +82,9 @@ class _Terminal:
     def draw(self, lines: list[Text], *, is_dim: bool) -> None:
         """Write a frame over the last one."""
         style = "dim" if is_dim else ""
-        self._console.update_screen(Text("\n", style, no_wrap=True, end="").join(lines))
+        self._console.update_screen(Text("\n", style, no_wrap=True, overflow="crop").join(lines))
 
-    def wait(self, timeout_s: float) -> list[str]:
+    def wait(self, timeout_s: float | None) -> list[str]:
         """Wait for keys; a signal that ends us comes as the key that does."""
         ready, _, _ = select.select([self._keys, self._signals], [], [], timeout_s)
         if self._signals in ready and ENDING & set(os.read(self._signals, 64)):
@@ -110,38 +102,22 @@ def run(look: Look, interval_s: float, refreshes: int | None, *, is_ascii: bool)
     Raises:
         RedisUnavailable: the very first look failed; later ones are tried again for ever.
     """
-    shot, looks, state = look(None), 1, State(interval_s)
-    looked_at = seen_at = time.monotonic()
-    due_at = math.inf
+    shot, looks, state, looked_at = look(None), 1, State(), time.monotonic()
     with _Terminal() as terminal:
         while not state.is_over:
-            if state.is_due or time.monotonic() >= due_at:
+            pause_s = interval_s if shot.redis.up else min(interval_s, RETRY_S)
+            wait_s = None if state.is_frozen else looked_at + pause_s - time.monotonic()
+            if state.is_due or (wait_s is not None and wait_s <= 0):
                 if looks == refreshes:
                     return
                 shot, looks, state = look(shot), looks + 1, structs.replace(state, is_due=False)
                 looked_at = time.monotonic()
-                seen_at = looked_at if shot.redis.up else seen_at
-            pause_s = state.interval_s if shot.redis.up else min(state.interval_s, RETRY_S)
-            due_at = math.inf if state.is_frozen else looked_at + pause_s
-            now = time.monotonic()
-            lines = _frame(shot, terminal.size(), state, now - seen_at, is_ascii=is_ascii)
-            terminal.draw(lines, is_dim=not shot.redis.up)
-            for key in terminal.wait(max(0.0, min(TICK_S, due_at - now))):
+                continue
+            width, height = terminal.size()
+            lines = fit(shot, width, height - 1, state, is_ascii=is_ascii)
+            lines += [Text()] * (height - 1 - len(lines))
+            terminal.draw([*lines, Text(HELP, "dim")], is_dim=not shot.redis.up)
+            for key in terminal.wait(wait_s):
                 if key == STOP:
                     terminal.stop()
                 state = press(state, key)
-
-
-def _frame(
-    shot: Snapshot, size: tuple[int, int], state: State, age_s: float, *, is_ascii: bool
-) -> list[Text]:
-    width, height = size
-    status = f"{shot.at + timedelta(seconds=age_s):%H:%M:%S} UTC"
-    status = f"FROZEN {age_s:.0f}s  {status}" if state.is_frozen else f"LIVE {status}"
-    if not shot.redis.up:
-        status = f"STALE {age_s:.0f}s"
-    room = height - 1 if height >= FOOTER_LINES else height
-    lines = fit(shot, width, room, is_ascii=is_ascii, status=status, skip=state.skip)
-    footer = Text(HELP, "dim", no_wrap=True)
-    footer.truncate(width)
-    return [*lines, *[Text()] * (room - len(lines)), *[footer] * (height - room)]

@@ -6,10 +6,12 @@ by hand, because a `rich.Table` takes twenty times as long per frame.
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from rqscan.monitor.keys import State
 from rqscan.monitor.panes import Row, panes, totals
 from rqscan.monitor.records import Snapshot, Trouble
 
@@ -17,6 +19,8 @@ __all__ = ["fit"]
 
 Line = list[tuple[str, str]]
 """Texts, each with its rich style."""
+
+CALM = State()
 
 HEAD, BAD, WARN = "bold", "bold dark_orange", "dark_orange"
 STYLES = {
@@ -27,6 +31,9 @@ STYLES = {
 
 ASCII = str.maketrans("█░", "#-")
 
+GAP = 2
+"""Cells before each column."""
+
 NAME_CELLS = 32
 """Most cells of a column but the last."""
 
@@ -35,31 +42,30 @@ LAST_CELLS = 12
 
 
 def fit(
-    shot: Snapshot, width: int, height: int, *,
-    is_ascii: bool = False, status: str = "", skip: int = 0,
-) -> list[Text]:  # fmt: skip
+    shot: Snapshot, width: int, height: int, state: State = CALM, *, is_ascii: bool = False
+) -> list[Text]:
     """Lay out a snapshot.
 
     Args:
         shot: what to show.
         width: cells of a line.
         height: most lines.
+        state: what the user has chosen.
         is_ascii: no character beyond ASCII.
-        status: the word for how fresh it is, with a time; the snapshot's own by default.
-        skip: workers to leave out at the top.
     """
-    status = status or f"LIVE {shot.at:%H:%M:%S} UTC"
+    status = "STALE" if not shot.redis.up else "FROZEN" if state.is_frozen else "LIVE"
+    clock = f" {shot.at:%H:%M:%S} UTC"
     head = ["rqscan top", f"redis {shot.redis.version or '?'}", f"rtt {shot.redis.rtt_ms:.1f}ms"]
     lines: list[Line] = [
-        [(_joined(head, width - cell_len(status) - 2), HEAD),
-         (status, STYLES.get(status.partition(" ")[0], HEAD))],
-        *([(_joined((f"{name} {value}" for name, value in row.items()), width), "")]
+        [(_joined(head, width - len(status + clock) - 2), HEAD),
+         (status, STYLES.get(status, HEAD)), (clock, HEAD)],
+        *([(_joined((f"{name} {_shown(cell)}" for name, cell in row.items()), width), "")]
           for row in totals(shot)),
         *_troubles(shot.trouble, max(1, height // 4)),
     ]  # fmt: skip
-    tables = [rows for rows in panes(shot, skip) if rows]
+    tables = [rows for rows in panes(shot, state.skip) if rows][: (height - len(lines)) // 2]
     rooms = _share([len(rows) + 1 for rows in tables], height - len(lines))
-    for rows, room in zip(tables, rooms, strict=False):  # the last ones may get no room
+    for rows, room in zip(tables, rooms, strict=True):
         lines += _table(rows, room, width)
     return [_text(line, width, is_ascii=is_ascii) for line in lines[:height]]
 
@@ -75,21 +81,16 @@ def _troubles(trouble: list[Trouble], most: int) -> list[Line]:
 
 
 def _share(wanted: list[int], room: int) -> list[int]:
-    """Share lines: two to each pane in turn while there are any, then one by one by want."""
-    shares = [2] * min(len(wanted), room // 2)
-    room -= sum(shares)
-    while room > 0 and (needy := [i for i, share in enumerate(shares) if share < wanted[i]]):
-        for i in needy[:room]:
-            shares[i] += 1
-        room -= len(needy)
+    """Share lines evenly, but give nobody more than is wanted."""
+    shares = [0] * len(wanted)
+    smallest_first = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for rank, i in enumerate(smallest_first):
+        shares[i] = min(wanted[i], (room - sum(shares)) // (len(wanted) - rank))
     return shares
 
 
 def _table(rows: list[Row], room: int, width: int) -> list[Line]:
-    shown = [
-        {title: "-" if cell is None else str(cell) for title, cell in row.items()}
-        for row in rows[: room - 1]
-    ]
+    shown = [{title: _shown(cell) for title, cell in row.items()} for row in rows[: room - 1]]
     head = {title: title for title in rows[0]}
     sizes = {
         title: min(NAME_CELLS, max(cell_len(row[title]) for row in [head, *shown]))
@@ -97,22 +98,26 @@ def _table(rows: list[Row], room: int, width: int) -> list[Line]:
     }
     first, *_, last = head
     sizes[last] = min(LAST_CELLS, sizes[last])
-    while len(sizes) > 1 and sum(sizes.values()) + len(sizes) > width:
+    while len(sizes) > 1 and sum(sizes.values()) + GAP * len(sizes) > width:
         del sizes[list(sizes)[max(1, len(sizes) - 2)]]
     figures = {title for title in head if all(re.match(r"[-+\d]", row[title]) for row in shown)}
 
     def cell(title: str, text: str) -> str:
         if title == last:
-            return f" {text}"
+            return " " * GAP + text
         if title in figures and title != first:
             text = text.rjust(sizes[title] + len(text) - cell_len(text))
-        return f" {set_cell_size(text, sizes[title])}"
+        return " " * GAP + set_cell_size(text, sizes[title])
 
     lines = [[(cell(title, title), HEAD) for title in sizes]]
     note = f" ({len(shown)} of {len(rows)})"  # cut off it would tell another number
     if len(shown) < len(rows) and cell_len("".join(text for text, _ in lines[0]) + note) <= width:
         lines[0].append((note, "dim"))
     return lines + [[(cell(t, row[t]), STYLES.get(row[t], "")) for t in sizes] for row in shown]
+
+
+def _shown(cell: Any) -> str:
+    return "-" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
 def _joined(texts: Iterable[str], width: int) -> str:

@@ -7,14 +7,12 @@ from msgspec import Struct, structs
 __all__ = ["HELP", "QUIT", "STOP", "State", "press", "split"]
 
 QUIT, STOP = "\x03", "\x1a"
-HELP = "q quit  Z freeze  r refresh  + - faster, slower  j k scroll workers  ^Z shell"
-FASTEST_S, SLOWEST_S = 0.5, 60.0
+HELP = "q quit  Z freeze  r refresh  j k scroll workers  ^Z shell"
 
 
 class State(Struct, frozen=True):
     """What the user has chosen."""
 
-    interval_s: float
     is_over: bool = False
     is_frozen: bool = False
     is_due: bool = False  # a refresh was asked for
@@ -36,10 +34,6 @@ def press(state: State, key: str) -> State:
             changes["is_frozen"] = not state.is_frozen
         case "r":
             changes["is_due"] = True
-        case "+":
-            changes["interval_s"] = max(FASTEST_S, state.interval_s / 2)
-        case "-":
-            changes["interval_s"] = min(SLOWEST_S, state.interval_s * 2)
         case "j" | "\x1b[B" | "\x1bOB":
             changes["skip"] = state.skip + 1
         case "k" | "\x1b[A" | "\x1bOA":

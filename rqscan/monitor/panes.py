@@ -17,25 +17,26 @@ Row = dict[str, Any]
 ORDER = ("lost", "mismatched", "stale", "stopping", "busy")
 """Worker states in the order of rows; the others follow."""
 
+SUMS = {"WAIT": "depth", "RUN": "running", "FAIL": "failed", "+1h": "failed_1h"} | {
+    "IN/s": "in_per_s", "OUT/s": "out_per_s"
+}  # fmt: skip
+"""Figures of queues that are added up."""
+
 BAR_CELLS = 20
 UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
 
 def totals(shot: Snapshot) -> list[Row]:
     """Give the sums over all queues, and the figures of the fleet."""
-    queues, states = shot.queues, [worker.state for worker in shot.workers]
-    jobs = {
-        "WAIT": sum(queue.depth or 0 for queue in queues),
-        "RUN": sum(queue.running or 0 for queue in queues),
-        "FAIL": sum(queue.failed or 0 for queue in queues),
-        "+1h": sum(queue.failed_1h or 0 for queue in queues),
-        "IN/s": f"{sum(queue.in_per_s for queue in queues):.1f}",
-        "OUT/s": f"{sum(queue.out_per_s for queue in queues):.1f}",
-        "OLDEST": _age(max((queue.oldest_s or 0 for queue in queues), default=0) or None),
+    sums = {
+        title: sum(getattr(queue, name) or 0 for queue in shot.queues)
+        for title, name in SUMS.items()
     }
-    fleet = {"WORKERS": len(states)} | {state: states.count(state) for state in states}
-    counters = {name.upper(): count for name, count in shot.counters.items()}
-    return [jobs, fleet | {"LEADER": shot.leader or "none"} | counters]
+    oldest_s = max((queue.oldest_s for queue in shot.queues if queue.oldest_s), default=None)
+    states = [worker.state for worker in shot.workers]
+    fleet: Row = {"WORKERS": len(states)} | {state: states.count(state) for state in states}
+    fleet |= {name.upper(): count for name, count in shot.counters.items()}
+    return [sums | {"OLDEST": _age(oldest_s)}, fleet | {"LEADER": shot.leader or "none"}]
 
 
 def panes(shot: Snapshot, skip: int) -> list[list[Row]]:
@@ -69,7 +70,7 @@ def _queue(one: Queue) -> Row:
     served = "served" if one.workers else "unserved" if one.depth else None
     return {
         "QUEUE": one.name, "WAIT": one.depth, "RUN": one.running, "OLDEST": _age(one.oldest_s),
-        "FAIL": one.failed, "IN/s": f"{one.in_per_s:.1f}", "OUT/s": f"{one.out_per_s:.1f}",
+        "FAIL": one.failed, "IN/s": one.in_per_s, "OUT/s": one.out_per_s,
         "+1h": one.failed_1h, "WORKERS": one.workers, "STATE": "paused" if one.paused else served,
     }  # fmt: skip
 

@@ -81,7 +81,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
     name: str
     next_at: Moment | None = None
     last_at: Moment | None = None
-    lateness_s: float | None = None
+    lateness_s: Annotated[float, Meta(lt=1e12)] | None = None
     paused: bool = False
     state: str | None = None
 

@@ -8,6 +8,7 @@ from rqscan.fleet.presence import JobReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
 from rqscan.monitor.fit import fit
+from rqscan.monitor.keys import State
 from rqscan.monitor.records import Failure, Queue, Schedule, Server, Snapshot, Task, Worker
 
 AT = datetime(2026, 12, 1, 14, 3, 7, tzinfo=UTC)
@@ -88,8 +89,8 @@ def test_columns_are_dropped_from_the_right_but_for_the_last() -> None:
 
     assert titles(120) == ["QUEUE", "WAIT", "RUN", "OLDEST", "FAIL", "IN/s", "OUT/s", "+1h",
                            "WORKERS", "STATE"]  # fmt: skip
-    assert titles(40) == ["QUEUE", "WAIT", "RUN", "OLDEST", "FAIL", "STATE"]
-    assert titles(24) == ["QUEUE", "WAIT", "STATE"]
+    assert titles(40) == ["QUEUE", "WAIT", "RUN", "OLDEST", "STATE"]
+    assert titles(26) == ["QUEUE", "WAIT", "STATE"]
     assert titles(10) == ["QUEUE"]
 
 
@@ -98,8 +99,8 @@ def test_a_large_screen_shows_each_part() -> None:
     assert len(lines) == 60
     assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
     for part in (
-        "WORKERS 201  busy 200  lost 1  LEADER db01.7  RESCUED 2  LOST 1",
-        "scan.fast 12102  96  5m31s",
+        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0  LEADER db01.7",
+        "scan.fast  12102   96   5m31s",
         "paused",
         "ports nightly-7-1 40%",
         "TimeoutError: connect to <ip>",
@@ -109,29 +110,31 @@ def test_a_large_screen_shows_each_part() -> None:
         "1m30s",
     ):
         assert any(part in line for line in lines), part
-    first_worker = next(i for i, line in enumerate(lines) if line.startswith(" WORKER ")) + 1
+    first_worker = next(i for i, line in enumerate(lines) if line.startswith("  WORKER ")) + 1
     assert lines[first_worker].split()[:2] == ["web07.100", "lost"]
 
 
 def test_all_rows_are_there_when_the_height_has_no_end() -> None:
     lines = text(fit(fleet(), 120, 10**9))
-    assert sum(line.startswith(" web") for line in lines) == 201
+    assert sum(line.startswith("  web") for line in lines) == 201
     assert not any(" of " in line for line in lines)
 
 
 def test_skip_scrolls_the_workers_and_stops_at_the_last() -> None:
-    lines = text(fit(fleet(workers=2), 80, 40, skip=1))
-    assert [line.split()[0] for line in lines if line.startswith(" web")] == [
+    lines = text(fit(fleet(workers=2), 80, 40, State(skip=1)))
+    assert [line.split()[0] for line in lines if line.startswith("  web")] == [
         "web00.100",
         "web01.100",
     ]
-    lines = text(fit(fleet(workers=2), 80, 40, skip=99))
-    assert [line.split()[0] for line in lines if line.startswith(" web")] == ["web01.100"]
+    lines = text(fit(fleet(workers=2), 80, 40, State(skip=99)))
+    assert [line.split()[0] for line in lines if line.startswith("  web")] == ["web01.100"]
 
 
-def test_the_status_stands_whatever_the_width() -> None:
-    for width in (40, 80):
-        assert text(fit(fleet(), width, 8, status="STALE 12s"))[0].endswith("  STALE 12s")
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_status_stands_whatever_the_width(width) -> None:
+    frozen, stale = State(is_frozen=True), trouble.away(fleet(), "refused")
+    assert text(fit(fleet(), width, 8, frozen))[0].endswith("  FROZEN 14:03:07 UTC")
+    assert text(fit(stale, width, 8, frozen))[0].endswith("  STALE 14:03:07 UTC")
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:
