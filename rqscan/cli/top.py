@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["top", "watch"]
 
 PLAIN_COLUMNS = 120
+IS_UTF = "utf" in (sys.stdout.encoding or "").lower()
 
 
 @click.command
@@ -45,7 +46,6 @@ def top(
     """Watch queues, workers and scans."""
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     is_terminal = is_terminal and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
-    is_ascii = is_ascii or "utf" not in (sys.stdout.encoding or "").lower()
     if is_terminal and not (once or as_json or check):
         watch(settings(), interval, refreshes, is_ascii)
         return 0
@@ -61,7 +61,7 @@ def top(
             for one in shot.trouble:
                 click.echo(defuse(f"{one.what} {one.object}: {one.cause}"))
         else:
-            click.echo("\n" * bool(i) + _page(shot, is_ascii))
+            click.echo("\n" * bool(i) + _page(shot, is_ascii or not IS_UTF))
         sys.stdout.flush()
     if not check or not shot:
         return 0
@@ -77,7 +77,7 @@ def watch(
     """Show the live view on this terminal until the user ends it."""
     from rqscan.monitor.app import run
 
-    run(_look(settings), interval_s, refreshes, is_ascii=is_ascii)
+    run(_look(settings), interval_s, refreshes, is_ascii=is_ascii or not IS_UTF)
 
 
 def _look(settings: "Settings") -> "Look":

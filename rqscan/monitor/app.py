@@ -37,12 +37,10 @@ RETRY_S = 3.0
 class _Terminal:
     """The terminal, taken over for as long as the block lasts."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> Self:
         self._keys = sys.stdin.fileno()
         self._modes = termios.tcgetattr(self._keys)
         self._console = Console(force_terminal=True, highlight=False)
-
-    def __enter__(self) -> Self:
         self._signals, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._old_wake = signal.set_wakeup_fd(wake)
         self._old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
@@ -81,8 +79,8 @@ class _Terminal:
 
     def draw(self, lines: list[Text], *, is_dim: bool) -> None:
         """Write a frame over the last one."""
-        style = "dim" if is_dim else ""
-        self._console.update_screen(Text("\n", style, no_wrap=True, overflow="crop").join(lines))
+        frame = Text("\n", "dim" if is_dim else "", no_wrap=True, overflow="crop").join(lines)
+        self._console.update_screen(frame)
 
     def wait(self, timeout_s: float | None) -> list[str]:
         """Wait for keys; a signal that ends us comes as the key that does."""

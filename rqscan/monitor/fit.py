@@ -37,9 +37,6 @@ GAP = 2
 NAME_CELLS = 32
 """Most cells of a column but the last."""
 
-LAST_CELLS = 12
-"""The last column has its whole text or at least so many cells, else it is dropped."""
-
 
 def fit(
     shot: Snapshot, width: int, height: int, state: State = CALM, *, is_ascii: bool = False
@@ -92,12 +89,14 @@ def _share(wanted: list[int], room: int) -> list[int]:
 def _table(rows: list[Row], room: int, width: int) -> list[Line]:
     shown = [{title: _shown(cell) for title, cell in row.items()} for row in rows[: room - 1]]
     head = {title: title for title in rows[0]}
+    first, *_, last = head
     sizes = {
-        title: min(NAME_CELLS, max(cell_len(row[title]) for row in [head, *shown]))
+        title: min(
+            width // 2 if title == last else NAME_CELLS,
+            max(cell_len(row[title]) for row in [head, *shown]),
+        )
         for title in head
     }
-    first, *_, last = head
-    sizes[last] = min(LAST_CELLS, sizes[last])
     while len(sizes) > 1 and sum(sizes.values()) + GAP * len(sizes) > width:
         del sizes[list(sizes)[max(1, len(sizes) - 2)]]
     figures = {title for title in head if all(re.match(r"[-+\d]", row[title]) for row in shown)}

@@ -1,7 +1,7 @@
 """Panes: a snapshot → what each part of the screen says, before any fitting.
 
 A pane is a list of rows, a row is its cells by their titles, the most important first: where the
-screen is narrow, columns go from the right, but for the last, which takes what is left.
+screen is narrow, columns go from the right, but for the last, which may take half of the line.
 """
 
 from datetime import datetime
@@ -29,7 +29,7 @@ UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 def totals(shot: Snapshot) -> list[Row]:
     """Give the sums over all queues, and the figures of the fleet."""
     sums = {
-        title: sum(getattr(queue, name) or 0 for queue in shot.queues)
+        title: sum(one for queue in shot.queues if (one := getattr(queue, name)) is not None)
         for title, name in SUMS.items()
     }
     oldest_s = max((queue.oldest_s for queue in shot.queues if queue.oldest_s), default=None)
@@ -82,15 +82,15 @@ def _rank(worker: Worker) -> tuple[int, float]:
 
 def _worker(one: Worker) -> Row:
     job = next((job for job in one.jobs if job.id == one.job), None)
-    done = f" {job.progress:.0%}" if job and job.progress is not None else ""
-    more = f" and {len(one.jobs) - 1} more" if len(one.jobs) > 1 else ""
+    done = job.progress if job else None
     return {
         "WORKER": one.name, "STATE": one.state, "BEAT": _age(one.heartbeat_age_s),
-        "RUN": _age(one.job_age_s), "LIMIT": _age(job.limit_s if job else None), "OK": one.done,
-        "FAIL": one.failed,
+        "RUN": _age(one.job_age_s), "DONE": None if done is None else f"{done:.0%}",
+        "JOBS": len(one.jobs), "OK": one.done, "FAIL": one.failed,
+        "LIMIT": _age(job.limit_s if job else None),
         "CLOCK": None if one.clock_offset_s is None else f"{0 - one.clock_offset_s:+.1f}s",
         "MB": one.rss_bytes and one.rss_bytes >> 20, "QUEUES": ",".join(one.queues),
-        "JOB": job and f"{job.kind} {job.id}{done}{more}".strip(),
+        "JOB": job and f"{job.kind} {job.id}".strip(),
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def find(shot: Snapshot) -> Iterator[Trouble]:
     """Find what is wrong."""
     for worker in shot.workers:
         if worker.state == "lost":
-            held = f"; it held {worker.job} for {worker.job_age_s:.0f} s" if worker.job else ""
+            held = f", held {worker.job}" if worker.job else ""
             cause = f"no beat for {worker.heartbeat_age_s:.0f} s{held}"
             yield Trouble("worker lost", worker.name, cause)
     for queue in shot.queues:

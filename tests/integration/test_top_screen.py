@@ -122,6 +122,18 @@ def test_the_screen_shows_the_fleet_and_follows_it(terminal, busy) -> None:
     wait_for(lambda: any(line.split()[:2] == ["wakaka", "4"] for line in terminal.lines()))
 
 
+def test_up_shows_the_same_and_q_ends_all(env) -> None:
+    del env["RQSCAN_REDIS_URL"]
+    terminal = Terminal([*TOP[:-1], "up"], env)
+    try:
+        terminal.until("LIVE", "served")
+        terminal.type("q")
+        assert terminal.ended() == 0
+        assert terminal.is_sane()
+    finally:
+        terminal.close()
+
+
 def test_the_frame_follows_the_size(terminal) -> None:
     assert any("WORKERS" in line for line in terminal.until("web01.100"))
     terminal.resize(40, 8)

@@ -102,7 +102,7 @@ def test_a_large_screen_shows_each_part() -> None:
         "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0  LEADER db01.7",
         "scan.fast  12102   96   5m31s",
         "paused",
-        "ports nightly-7-1 40%",
+        "  40%     1  1402     3  10m00s",
         "TimeoutError: connect to <ip>",
         "01 15:03:07",
         " 25% █████░░░░░░░░░░░░░░░",

@@ -45,7 +45,7 @@ V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
         (snapshot(workers=[worker(), worker(state="idle")]), []),
         (
             snapshot(workers=[worker(state="lost", beat_s=250.2, job="s-0-1", job_age_s=260.4)]),
-            [("worker lost", "db02.1", "no beat for 250 s; it held s-0-1 for 260 s")],
+            [("worker lost", "db02.1", "no beat for 250 s, held s-0-1")],
         ),
         (
             snapshot(workers=[worker(state="lost", beat_s=9)]),
