@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -12,12 +11,14 @@ from rqscan.cli import settings
 from rqscan.cli.group import json_option
 
 if TYPE_CHECKING:
-    from rqscan.monitor.app import Take
+    from rqscan.config import Settings
+    from rqscan.monitor.app import Look
     from rqscan.monitor.records import Snapshot
 
-__all__ = ["top"]
+__all__ = ["top", "watch"]
 
 PLAIN_COLUMNS = 120
+IS_UTF = "utf" in (sys.stdout.encoding or "").lower()
 
 
 @click.command
@@ -45,56 +46,47 @@ def top(
     """Watch queues, workers and scans."""
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     is_terminal = is_terminal and os.environ.get("TERM", "dumb") not in {"dumb", "unknown"}
-    is_ascii = is_ascii or "utf" not in (sys.stdout.encoding or "").lower()
     if is_terminal and not (once or as_json or check):
-        click.echo("rqscan top: connecting", nl=False)  # loading Redis' client takes its time
-        try:
-            take = _source()
-        finally:
-            click.echo("\r\x1b[K", nl=False)
-        from rqscan.monitor.app import run
-
-        run(take, interval, refreshes, is_ascii=is_ascii)
+        watch(settings(), interval, refreshes, is_ascii)
         return 0
     from rqscan.cli.show import defuse, print_json
 
-    for i, shot in enumerate(_looks(interval, 1 if once else refreshes or 1)):
+    look, shot = _look(settings()), None
+    for i in range(1 if once else refreshes or 1):
+        time.sleep(interval if i else 0)
+        shot = look(shot)
         if as_json:
             print_json(shot)
         elif check:
             for one in shot.trouble:
                 click.echo(defuse(f"{one.what} {one.object}: {one.cause}"))
         else:
-            click.echo("\n" * bool(i) + _page(shot, is_ascii))
+            click.echo("\n" * bool(i) + _page(shot, is_ascii or not IS_UTF))
         sys.stdout.flush()
-    if not check:
+    if not check or not shot:
         return 0
     return 3 if not shot.redis.up else 1 if shot.trouble else 0
 
 
-def _source() -> "Take":
+def watch(
+    settings: "Settings",
+    interval_s: float = 2.0,
+    refreshes: int | None = None,
+    is_ascii: bool = False,
+) -> None:
+    """Show the live view on this terminal until the user ends it."""
+    from rqscan.monitor.app import run
+
+    run(_look(settings), interval_s, refreshes, is_ascii=is_ascii or not IS_UTF)
+
+
+def _look(settings: "Settings") -> "Look":
+    from functools import partial
+
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import impatient, take
+    from rqscan.monitor.snapshot import reader, take
 
-    loaded = settings()
-    client = impatient(connect(loaded))
-    return lambda before: take(client, loaded, before)
-
-
-def _looks(interval_s: float, refreshes: int) -> "Iterator[Snapshot]":
-    from rqscan.errors import RedisUnavailable
-    from rqscan.monitor.trouble import away
-
-    take = _source()
-    shot = take(None)
-    yield shot
-    for _ in range(refreshes - 1):
-        time.sleep(interval_s)
-        try:
-            shot = take(shot)
-        except RedisUnavailable as e:
-            shot = away(shot, str(e))
-        yield shot
+    return partial(take, reader(connect(settings)), settings)
 
 
 def _page(shot: "Snapshot", is_ascii: bool) -> str:
@@ -102,5 +94,6 @@ def _page(shot: "Snapshot", is_ascii: bool) -> str:
 
     from rqscan.monitor.fit import fit
 
-    lines = fit(shot, get_terminal_size((PLAIN_COLUMNS, 0)).columns, sys.maxsize, is_ascii=is_ascii)
-    return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
+    width = get_terminal_size((PLAIN_COLUMNS, 0)).columns
+    lines = fit(shot, width, sys.maxsize, is_ascii=is_ascii)
+    return "\n".join(line.plain.rstrip() for line in lines)

@@ -1,7 +1,7 @@
 """App: the loop of `rqscan top` on a terminal: draw · wait for a key or the hour · look.
 
 A look waits for Redis two seconds at most, and the keys with it. Signals come through a pipe as
-bytes, so that nothing is ever done inside a handler.
+bytes, so that nothing is ever done inside a handler; ^C and ^Z come as keys.
 """
 
 import os
@@ -10,146 +10,112 @@ import signal
 import sys
 import termios
 import time
-import tty
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Self
 
 from msgspec import structs
-from rich.console import Console, ConsoleDimensions
-from rich.control import Control
+from rich.console import Console
 from rich.text import Text
 
-from rqscan.errors import RedisUnavailable
-from rqscan.monitor.fit import Line, fit
-from rqscan.monitor.keys import HELP, QUIT, State, press, split
+from rqscan.monitor.fit import fit
+from rqscan.monitor.keys import HELP, QUIT, STOP, State, press, split
 from rqscan.monitor.records import Snapshot
-from rqscan.monitor.trouble import away
 
-__all__ = ["run"]
+__all__ = ["Look", "run"]
 
-Take = Callable[[Snapshot | None], Snapshot]
+Look = Callable[[Snapshot | None], Snapshot]
+"""Gives the fleet as it is; the last snapshot is handed over."""
 
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-SIGNALS = {*ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT}
+SIGNALS = {*ENDING, signal.SIGWINCH}
 
-TICK_S = 1.0
-"""The clock on the screen moves so often."""
-
-RETRY_S, RETRY_MOST_S = 0.5, 5.0
+RETRY_S = 3.0
+"""Redis, when away, is tried again at least so often."""
 
 
 class _Terminal:
     """The terminal, taken over for as long as the block lasts."""
 
-    def __init__(self) -> None:
-        self._keys = sys.stdin.fileno()
-        self._console = Console(force_terminal=True, highlight=False)
-
     def __enter__(self) -> Self:
+        self._keys = sys.stdin.fileno()
         self._modes = termios.tcgetattr(self._keys)
+        self._console = Console(force_terminal=True, highlight=False)
         self._signals, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._old_wakeup = signal.set_wakeup_fd(wake)
+        self._old_wake = signal.set_wakeup_fd(wake)
         self._old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         self._take()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._give_back()
+        signal.set_wakeup_fd(self._old_wake)
         for number, handler in self._old.items():
             signal.signal(number, handler)
-        for end in (self._signals, signal.set_wakeup_fd(self._old_wakeup)):
-            os.close(end)
 
     def _take(self) -> None:
-        tty.setcbreak(self._keys)
-        self._console.control(Control.alt_screen(enable=True), Control.show_cursor(show=False))
+        modes = termios.tcgetattr(self._keys)
+        modes[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
+        termios.tcsetattr(self._keys, termios.TCSADRAIN, modes)
+        self._console.set_alt_screen()
+        self._console.show_cursor(show=False)
 
     def _give_back(self) -> None:
         with suppress(OSError, termios.error):  # the terminal itself may be gone
-            self._console.control(Control.show_cursor(show=True), Control.alt_screen(enable=False))
+            self._console.show_cursor()
+            self._console.set_alt_screen(enable=False)
             termios.tcsetattr(self._keys, termios.TCSANOW, self._modes)
+
+    def stop(self) -> None:
+        """Leave the terminal to the shell until that brings us back."""
+        self._give_back()
+        os.kill(0, signal.SIGTSTP)  # as the terminal itself would: the whole job
+        self._take()
 
     def size(self) -> tuple[int, int]:
         """Give columns and lines as they are now, whatever COLUMNS and LINES say."""
-        return os.get_terminal_size(self._keys)
+        self._console.size = size = os.get_terminal_size(self._keys)
+        return size
 
-    def draw(self, lines: list[Line], width: int, height: int, *, is_dim: bool) -> None:
-        """Write a frame over the last one; lines are filled up, so nothing is cleared."""
-        self._console.size = ConsoleDimensions(width, height)
-        lines = lines + [[]] * (height - len(lines))
-        texts = [Text.assemble(*line, style="dim" if is_dim else "") for line in lines]
-        for text in texts:
-            text.truncate(width, pad=True)
-        self._console.control(Control.home())
-        self._console.print(Text("\n").join(texts), end="", no_wrap=True, overflow="crop")
+    def draw(self, lines: list[Text], *, is_dim: bool) -> None:
+        """Write a frame over the last one."""
+        frame = Text("\n", "dim" if is_dim else "", no_wrap=True, overflow="crop").join(lines)
+        self._console.update_screen(frame)
 
-    def wait(self, timeout_s: float) -> list[str]:
+    def wait(self, timeout_s: float | None) -> list[str]:
         """Wait for keys; a signal that ends us comes as the key that does."""
         ready, _, _ = select.select([self._keys, self._signals], [], [], timeout_s)
-        pressed: list[str] = []
-        if self._signals in ready:
-            pressed += [key for number in os.read(self._signals, 64) for key in self._obey(number)]
-        if self._keys in ready:
-            with suppress(OSError):
-                return [*pressed, *(split(os.read(self._keys, 1024)) or [QUIT])]
+        if self._signals in ready and ENDING & set(os.read(self._signals, 64)):
             return [QUIT]
-        return pressed
-
-    def _obey(self, number: int) -> list[str]:
-        if number == signal.SIGTSTP:
-            self._give_back()
-            ours = signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)  # stands here until SIGCONT
-            signal.signal(number, ours)
-        if number in {signal.SIGTSTP, signal.SIGCONT}:
-            self._take()
-        return [QUIT] if number in ENDING else []
+        if self._keys not in ready:
+            return []
+        with suppress(OSError):
+            return split(os.read(self._keys, 1024)) or [QUIT]
+        return [QUIT]
 
 
-def run(take: Take, interval_s: float, refreshes: int | None, *, is_ascii: bool) -> None:
+def run(look: Look, interval_s: float, refreshes: int | None, *, is_ascii: bool) -> None:
     """Show snapshots until the user or `refreshes` ends it.
 
     Raises:
         RedisUnavailable: the very first look failed; later ones are tried again for ever.
     """
-    shot, reason, retry_s, looks = take(None), "", RETRY_S, 1
-    seen_at = time.monotonic()
-    due_at = seen_at + interval_s
-    state = State(interval_s)
+    shot, looks, state, looked_at = look(None), 1, State(), time.monotonic()
     with _Terminal() as terminal:
         while not state.is_over:
-            now = time.monotonic()
-            next_s = max(0.0, due_at - now)
-            view = away(shot, f"{reason}; next try in {next_s:.0f} s") if reason else shot
-            status = _status(view, now - seen_at, state)
-            width, height = terminal.size()
-            lines = fit(view, width, height, is_ascii=is_ascii, status=status, skip=state.skip)
-            if state.is_help:
-                lines = [lines[0], *([(text, "")] for text in HELP)]
-            terminal.draw(lines, width, height, is_dim=bool(reason))
-            for key in terminal.wait(TICK_S if state.is_frozen else min(TICK_S, next_s)):
-                state = press(state, key)
-            now = time.monotonic()
-            if not reason:
-                due_at = min(due_at, now + state.interval_s)
-            if not (state.is_due or (now >= due_at and not state.is_frozen)):
+            pause_s = interval_s if shot.redis.up else min(interval_s, RETRY_S)
+            wait_s = None if state.is_frozen else looked_at + pause_s - time.monotonic()
+            if state.is_due or (wait_s is not None and wait_s <= 0):
+                if looks == refreshes:
+                    return
+                shot, looks, state = look(shot), looks + 1, structs.replace(state, is_due=False)
+                looked_at = time.monotonic()
                 continue
-            if looks == refreshes:
-                return
-            state, looks = structs.replace(state, is_due=False), looks + 1
-            try:
-                shot, reason, retry_s = take(shot), "", RETRY_S
-                seen_at = time.monotonic()
-                due_at = seen_at + state.interval_s
-            except RedisUnavailable as e:
-                reason, due_at = str(e), time.monotonic() + retry_s
-                retry_s = min(RETRY_MOST_S, retry_s * 2)
-
-
-def _status(view: Snapshot, age_s: float, state: State) -> str:
-    if not view.redis.up:
-        return f"STALE {age_s:.0f}s"
-    clock = f"{view.at + timedelta(seconds=age_s):%H:%M:%S} UTC"
-    return f"FROZEN {age_s:.0f}s  {clock}" if state.is_frozen else f"LIVE {clock}"
+            width, height = terminal.size()
+            lines = fit(shot, width, height - 1, state, is_ascii=is_ascii)
+            lines += [Text()] * (height - 1 - len(lines))
+            terminal.draw([*lines, Text(HELP, "dim")], is_dim=not shot.redis.up)
+            for key in terminal.wait(wait_s):
+                if key == STOP:
+                    terminal.stop()
+                state = press(state, key)

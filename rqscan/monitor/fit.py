@@ -1,134 +1,141 @@
 """Fit: a snapshot → at most `height` lines of at most `width` cells, trouble first.
 
-Room is shared by rank: where it is short, columns go first, then rows, then whole panes; nothing
-wraps. Lines are fitted by hand, because a `rich.Table` takes twenty times as long per frame. Texts
-come from other hosts and from targets: each is defused before it becomes part of a line.
+Where room is short, columns go first, then rows, then whole panes; nothing wraps. Lines are fitted
+by hand, because a `rich.Table` takes twenty times as long per frame.
 """
 
 import re
-from collections.abc import Mapping
-from itertools import accumulate
+from collections.abc import Iterable
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
-from rqscan.monitor.panes import Pane, panes, totals
-from rqscan.monitor.records import Snapshot
+from rqscan.monitor.keys import State
+from rqscan.monitor.panes import Row, panes, totals
+from rqscan.monitor.records import Snapshot, Trouble
 
-__all__ = ["Line", "Span", "fit"]
+__all__ = ["fit"]
 
-Span = tuple[str, str]
-"""Text and its rich style."""
+Line = list[tuple[str, str]]
+"""Texts, each with its rich style."""
 
-Line = list[Span]
+CALM = State()
 
 HEAD, BAD, WARN = "bold", "bold dark_orange", "dark_orange"
-STYLES = {"lost": BAD, "stale": WARN, "mismatched": WARN, "paused": WARN, "unserved": BAD} | {
-    "busy": "cyan", "running": "cyan", "STALE": BAD, "FROZEN": WARN
+STYLES = {
+    "lost": BAD, "unserved": BAD, "STALE": BAD, "stale": WARN, "mismatched": WARN, "paused": WARN,
+    "FROZEN": WARN, "busy": "cyan", "running": "cyan",
 }  # fmt: skip
 """Colour only repeats what a word says."""
+
+ASCII = str.maketrans("█░", "#-")
+
+GAP = 2
+"""Cells before each column."""
 
 NAME_CELLS = 32
 """Most cells of a column but the last."""
 
-LAST_CELLS = 12
-"""The last column has its whole text or at least so many cells, else it is dropped."""
-
 
 def fit(
-    snapshot: Snapshot, width: int, height: int, *,
-    is_ascii: bool = False, status: str = "", skip: int = 0,
-) -> list[Line]:  # fmt: skip
+    shot: Snapshot, width: int, height: int, state: State = CALM, *, is_ascii: bool = False
+) -> list[Text]:
     """Lay out a snapshot.
 
     Args:
-        snapshot: what to show.
+        shot: what to show.
         width: cells of a line.
         height: most lines.
+        state: what the user has chosen.
         is_ascii: no character beyond ASCII.
-        status: the word for how fresh it is, with a time; the snapshot's own by default.
-        skip: workers to leave out at the top.
     """
-    lines = [_header(snapshot, width, status or f"LIVE {snapshot.at:%H:%M:%S} UTC")]
-    lines += [_pairs(pairs, width) for pairs in totals(snapshot)]
-    trouble = [
-        [("! ", BAD), (one.what.upper(), BAD), (f" {one.object}: {one.cause}", WARN)]
-        for one in snapshot.trouble
+    status = "STALE" if not shot.redis.up else "FROZEN" if state.is_frozen else "LIVE"
+    clock = f" {shot.at:%H:%M:%S} UTC"
+    head = ["rqscan top", f"redis {shot.redis.version or '?'}", f"rtt {shot.redis.rtt_ms:.1f}ms"]
+    lines: list[Line] = [
+        [(_joined(head, width - len(status + clock) - 2), HEAD),
+         (status, STYLES.get(status, HEAD)), (clock, HEAD)],
+        *([(_joined((f"{name} {_shown(cell)}" for name, cell in row.items()), width), "")]
+          for row in totals(shot)),
+        *_troubles(shot.trouble, max(1, height // 4)),
+    ]  # fmt: skip
+    tables = [rows for rows in panes(shot, state.skip) if rows][: (height - len(lines)) // 2]
+    rooms = _share([len(rows) + 1 for rows in tables], height - len(lines))
+    for rows, room in zip(tables, rooms, strict=True):
+        lines += _table(rows, room, width)
+    return [_text(line, width, is_ascii=is_ascii) for line in lines[:height]]
+
+
+def _troubles(trouble: list[Trouble], most: int) -> list[Line]:
+    lines = [
+        [(f"! {one.what.upper()}", BAD), (f" {one.object}: {one.cause}", WARN)]
+        for one in trouble[:most]
     ]
-    if len(trouble) > (most := max(1, height // 4)):
-        trouble[most - 1 :] = [[*trouble[most - 1], (f" (and {len(trouble) - most} more)", BAD)]]
-    lines += trouble
-    parts = [pane for pane in panes(snapshot, skip, is_ascii=is_ascii) if pane.rows]
-    rooms = _share([len(pane.rows) + 1 for pane in parts], height - len(lines))
-    for pane, room in zip(parts, rooms, strict=False):  # the last ones may get no room
-        lines += _table(pane, room, width)
-    return [_crop(line, width, is_ascii=is_ascii) for line in lines[:height]]
+    if len(trouble) > most:
+        lines[-1].append((f" (and {len(trouble) - most} more)", BAD))
+    return lines
 
 
 def _share(wanted: list[int], room: int) -> list[int]:
-    """Share lines: two to each pane in turn while there are any, then one by one by want."""
-    shares = [2] * min(len(wanted), room // 2)
-    room -= sum(shares)
-    while room > 0 and (needy := [i for i, share in enumerate(shares) if share < wanted[i]]):
-        for i in needy[:room]:
-            shares[i] += 1
-        room -= len(needy)
+    """Share lines evenly, but give nobody more than is wanted."""
+    shares = [0] * len(wanted)
+    smallest_first = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for rank, i in enumerate(smallest_first):
+        shares[i] = min(wanted[i], (room - sum(shares)) // (len(wanted) - rank))
     return shares
 
 
-def _table(pane: Pane, room: int, width: int) -> list[Line]:
-    titles, last = list(pane.columns), len(pane.columns) - 1
-    rows = [
-        ["-" if cell is None else _safe(str(cell)) for cell in row] for row in pane.rows[: room - 1]
-    ]
-    sizes = [
-        min(NAME_CELLS if i < last else LAST_CELLS, max(map(cell_len, column)))
-        for i, column in enumerate(zip(titles, *rows, strict=True))
-    ]
-    by_rank = sorted(range(len(titles)), key=lambda i: pane.columns[titles[i]])
-    ends = accumulate(sizes[i] + 1 for i in by_rank)
-    kept = sorted(i for i, end in zip(by_rank, ends, strict=True) if end <= width)
+def _table(rows: list[Row], room: int, width: int) -> list[Line]:
+    shown = [{title: _shown(cell) for title, cell in row.items()} for row in rows[: room - 1]]
+    head = {title: title for title in rows[0]}
+    first, *_, last = head
+    sizes = {
+        title: min(
+            width // 2 if title == last else NAME_CELLS,
+            max(cell_len(row[title]) for row in [head, *shown]),
+        )
+        for title in head
+    }
+    while len(sizes) > 1 and sum(sizes.values()) + GAP * len(sizes) > width:
+        del sizes[list(sizes)[max(1, len(sizes) - 2)]]
+    figures = {title for title in head if all(re.match(r"[-+\d]", row[title]) for row in shown)}
 
-    def cell(i: int, text: str) -> str:
-        if i == last:
-            return f" {text}"
-        text = set_cell_size(text, sizes[i])
-        return f" {text if i == 0 else text.rstrip().rjust(len(text))}"
+    def cell(title: str, text: str) -> str:
+        if title == last:
+            return " " * GAP + text
+        if title in figures and title != first:
+            text = text.rjust(sizes[title] + len(text) - cell_len(text))
+        return " " * GAP + set_cell_size(text, sizes[title])
 
-    head = [(cell(i, titles[i]), HEAD) for i in kept]
-    note = f" ({len(rows)} of {len(pane.rows)})"
-    if len(rows) < len(pane.rows) and sum(cell_len(text) for text, _ in head) + len(note) <= width:
-        head.append((note, "dim"))  # cut off it would tell another number
-    return [head, *([(cell(i, r[i]), STYLES.get(r[i], "")) for i in kept] for r in rows)]
-
-
-def _header(snapshot: Snapshot, width: int, status: str) -> Line:
-    redis = snapshot.redis
-    left = ["rqscan top", f"redis {redis.version or '?'}", f"rtt {redis.rtt_ms:.1f}ms"]
-    while len(left) > 1 and cell_len("  ".join([*left, status])) > width:
-        left.pop()
-    return [("  ".join(left) + "  ", HEAD), (status, STYLES.get(status.partition(" ")[0], HEAD))]
+    lines = [[(cell(title, title), HEAD) for title in sizes]]
+    note = f" ({len(shown)} of {len(rows)})"  # cut off it would tell another number
+    if len(shown) < len(rows) and cell_len("".join(text for text, _ in lines[0]) + note) <= width:
+        lines[0].append((note, "dim"))
+    return lines + [[(cell(t, row[t]), STYLES.get(row[t], "")) for t in sizes] for row in shown]
 
 
-def _pairs(pairs: Mapping[str, object], width: int) -> Line:
-    texts = [f"{name} {'-' if value is None else value}" for name, value in pairs.items()]
-    ends = accumulate(cell_len(text) + 2 for text in texts)
-    kept = [text for text, end in zip(texts, ends, strict=True) if end - 2 <= width]
-    return [("  ".join(kept), "")]
+def _shown(cell: Any) -> str:
+    return "-" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
-def _crop(line: Line, width: int, *, is_ascii: bool) -> Line:
-    spans = []
-    for text, style in line:
-        shown = _safe(text)
+def _joined(texts: Iterable[str], width: int) -> str:
+    """Join the first texts that fit."""
+    joined = ""
+    for text in texts:
+        if cell_len(joined + text) > width:
+            break
+        joined += f"{text}  "
+    return joined
+
+
+def _text(line: Line, width: int, *, is_ascii: bool) -> Text:
+    """Make a line; texts come from other hosts and from targets: here they are defused."""
+    text = Text(no_wrap=True)
+    for raw, style in line:
+        shown = "".join(c for c in re.sub(r"\s", " ", raw) if c.isprintable())
         if is_ascii:
-            shown = shown.encode("ascii", "replace").decode()
-        if cell_len(shown) > width:
-            shown = set_cell_size(shown, width)
-        width -= cell_len(shown)
-        spans.append((shown, style))
-    return spans
-
-
-def _safe(text: str) -> str:
-    """Give the text without control, bidi and zero-width characters."""
-    return "".join(c for c in re.sub(r"\s", " ", text) if c.isprintable())
+            shown = shown.translate(ASCII).encode("ascii", "replace").decode()
+        text.append(shown, style)
+    text.truncate(width, overflow="crop")
+    return text

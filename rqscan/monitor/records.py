@@ -1,16 +1,21 @@
 """The records of a snapshot: as JSON they are what `rqscan top --json` promises, field for field.
 
-A figure that Redis would not give (an access rule) or that has no source yet is None.
+A figure that Redis would not give (an access rule), that is garbage there, or that has no source
+yet is None.
 """
 
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from rqscan.fleet.presence import JobReport
 from rqscan.model import Counts
+from rqscan.states import WorkerState
 
 __all__ = ["Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker"]
+
+Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class Server(Struct, frozen=True):
@@ -42,8 +47,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     name: str
     host: str | None = None
     pid: int | None = None
-    state: str
-    heartbeat_age_s: float
+    state: str = WorkerState.MISMATCHED
+    heartbeat_age_s: float = 0.0
     queues: list[str] = []
     job: str | None = None  # the oldest that runs
     job_age_s: float | None = None
@@ -74,11 +79,11 @@ class Schedule(Struct, frozen=True, kw_only=True):
     """A schedule entry and its last run."""
 
     name: str
-    next_at: datetime | None
-    last_at: datetime | None
-    lateness_s: float | None
-    paused: bool
-    state: str | None
+    next_at: Moment | None = None
+    last_at: Moment | None = None
+    lateness_s: Annotated[float, Meta(lt=1e12)] | None = None
+    paused: bool = False
+    state: str | None = None
 
 
 class Task(Struct, frozen=True, kw_only=True):

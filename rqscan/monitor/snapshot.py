@@ -1,18 +1,18 @@
 """Snapshot: Redis → plain data, in two round trips, without a write, a payload or a key scan.
 
-Trip A asks for what has a known name, trip B for the details that A has named. A queue that is
-neither declared nor known from the snapshot before costs one more trip, once. Every age is told
-by Redis' own clock. What an access rule refuses is a missing figure, not a missing screen.
+Trip A asks for names, trip B for what they stand for; fields of jobs come with the list or set
+that names the jobs (SORT_RO … GET, Redis 7). Every age is told by Redis' own clock. What an access
+rule refuses, or Redis does not know, is a missing figure, not a missing screen.
 """
 
 import time
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from msgspec import structs
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from rqscan.broker import keys
@@ -20,133 +20,135 @@ from rqscan.broker.connect import outage
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.monitor import figures
-from rqscan.monitor.figures import Answers, text
-from rqscan.monitor.records import Server, Snapshot
-from rqscan.monitor.trouble import find
+from rqscan.monitor.figures import read
+from rqscan.monitor.records import Schedule, Server, Snapshot
+from rqscan.monitor.trouble import away, find
 
-__all__ = ["NEWEST_FAILED", "impatient", "take"]
+__all__ = ["reader", "take"]
+
+Answers = dict[str, Any]
+COUNTERS = ("rescued", "lost", "refused", "fenced")
 
 NEWEST_FAILED = 200
-"""Failed jobs that are read and grouped, over all queues; `Queue.failed` counts the rest too."""
+"""Failed jobs of a queue that are read and grouped; `Queue.failed` counts the rest too."""
 
 ANSWER_S = 2.0
 """Longest wait for Redis once connected: the keys of `top` are dead for so long at most."""
+
+BUCKETS = 60 // keys.STAT_S
+"""Whole buckets of counts that make the last minute."""
 
 FORGET_S = 3600
 """A worker without a beat for so long is no longer listed."""
 
 
-def impatient(client: redis.Redis) -> redis.Redis:
-    """Make each wait of the client short and single: the next refresh is the retry."""
-    short = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
-    client.connection_pool.connection_kwargs.update(short, retry=Retry(NoBackoff(), 0))
-    client.connection_pool.disconnect()
-    client.connection_pool.reset()  # connections that were made keep what they were made with
+def reader(client: redis.Redis) -> redis.Redis:
+    """Make a client read texts, and wait once and briefly: the next refresh is the retry."""
+    pool = client.connection_pool
+    pool.connection_kwargs.update(
+        socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S, retry=Retry(NoBackoff(), 0),
+        decode_responses=True, encoding_errors="replace",
+    )  # fmt: skip
+    pool.disconnect()
+    pool.reset()  # connections that were made keep what they were made with
     return client
 
 
 def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None) -> Snapshot:
-    """Read the fleet once; `before` lends the names of the queues that it found.
+    """Read the fleet once, through a client that `reader` made; `before` is what it read last.
 
     Raises:
-        RedisUnavailable: Redis is away or tells us nothing at all.
+        RedisUnavailable: Redis is away or tells us nothing at all, and there is no `before`:
+            it is given again, with that as its first trouble.
     """
-    known = {*settings.queues, *(queue.name for queue in (before.queues if before else ()))}
-    with outage():
-        a, rtt_ms = _trip_a(client, known)
-        found = {text(key).removeprefix(keys.queue("")) for key in a["queues"] or ()}
-        if not found <= known:
-            a, rtt_ms = _trip_a(client, known | found)
-        if a["time"] is None:
-            raise RedisUnavailable("cannot use Redis: it does not tell its time, let us run TIME")
-        at = a["time"][0] + a["time"][1] / 1e6
-        names = sorted({*found, *settings.queues})
-        ttls = {n: settings.queues.get(n, QueueSettings()).failure_ttl_s for n in names}
-        answers = a | _trip_b(client, a, at, ttls)
-    beats = {name: at - beat for name, beat in a["presence"] or () if at - beat < FORGET_S}
-    workers = [
-        figures.worker(text(n), age_s, answers["record", n], settings.worker)
-        for n, age_s in sorted(beats.items())
-    ]
-    snapshot = Snapshot(
-        at=datetime.fromtimestamp(at, UTC),
-        redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
-        queues=[figures.queue(name, at, answers, workers) for name in names],
-        workers=workers,
-        failed=figures.failures(answers),
-        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in _due(a).items()],
-        scans=[figures.scan(n, at, answers["scan", n]) for n in a["scans"] or ()],
-        leader=figures.leader(a["leader"]),
-        counters=figures.counters(a["counters"]),
-    )
-    return structs.replace(snapshot, trouble=find(snapshot))
+    try:
+        with outage():
+            return _read(client.pipeline(transaction=False), settings)
+    except RedisUnavailable as e:
+        if before is None:
+            raise
+        return away(before, str(e))
 
 
-def _trip_a(client: redis.Redis, names: Iterable[str]) -> tuple[Answers, float]:
-    pipe = client.pipeline(transaction=False)
+def _read(pipe: Any, settings: Settings) -> Snapshot:
     asked: Answers = {
         "time": pipe.time(),
-        "queues": pipe.smembers(keys.QUEUES),
-        "presence": pipe.zrange(keys.PRESENCE, 0, -1, withscores=True),
-        "suspended": pipe.exists(keys.SUSPENDED),
         "info": pipe.info("server"),
         "counters": pipe.hgetall(keys.COUNTERS),
         "leader": pipe.get(keys.LEADER),
-        "schedule": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
+        "queues": pipe.smembers(keys.QUEUES),
+        "beats": pipe.zrange(keys.PRESENCE, 0, -1, withscores=True),
+        "due": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
         "entries": pipe.smembers(keys.ENTRIES),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
     }
-    for name in names:
-        failed = keys.registry("failed", name)
-        asked |= {
-            ("depth", name): pipe.llen(keys.queue(name)),
-            ("head", name): pipe.lindex(keys.queue(name), 0),
-            ("running", name): pipe.zcard(keys.registry("wip", name)),
-            ("failed", name): pipe.zcard(failed),
-            ("newest", name): pipe.zrevrange(failed, 0, NEWEST_FAILED - 1, withscores=True),
-        }
     began = time.monotonic()
-    answers = _go(pipe, asked)
-    return answers, round((time.monotonic() - began) * 1000, 2)
-
-
-def _trip_b(client: redis.Redis, a: Answers, at: float, ttls: Mapping[str, int]) -> Answers:
-    pipe = client.pipeline(transaction=False)
+    a = _go(pipe, asked)
+    rtt_ms = round((time.monotonic() - began) * 1000, 2)
+    at = a["time"][0] + a["time"][1] / 1e6  # nobody who may not ask for it is connected
     bucket = int(at / keys.STAT_S)
-    asked: Answers = {
-        ("stat", n): pipe.hgetall(keys.stat(bucket - n)) for n in range(1, 60 // keys.STAT_S + 1)
+    queues = {key.removeprefix(keys.queue("")) for key in a["queues"] or ()}
+    ages = {name: round(at - beat_at, 3) for name, beat_at in sorted(a["beats"] or ())}
+    due = dict(a["due"] or ())
+    due |= dict.fromkeys(sorted(set(a["entries"] or ()) - due.keys()))  # those not due come last
+    asked = {
+        "stats": {n: pipe.hgetall(keys.stat(bucket - n)) for n in range(1, BUCKETS + 1)},
+        "queues": {n: _ask(pipe, n, at, settings) for n in sorted(queues | settings.queues.keys())},
+        "workers": {n: pipe.get(keys.record(n)) for n, age_s in ages.items() if age_s < FORGET_S},
+        "schedules": {name: pipe.hgetall(keys.schedule_entry(name)) for name in due},
+        "scans": {name: pipe.hgetall(keys.progress(name)) for name in a["scans"] or ()},
     }
-    newest = []
-    for name, ttl in ttls.items():
-        if head := a["head", name]:
-            asked["since", name] = pipe.hget(keys.job(text(head)), "enqueued_at")
-        # The score is the time of the failure plus the job's failure_ttl: a job that RQ's own API
-        # gave another ttl than its queue has counts as failed at another time.
-        failed = keys.registry("failed", name)
-        asked["failed_1h", name] = pipe.zcount(failed, at - 3600 + ttl, at + ttl)
-        newest += [(score, name, job) for job, score in a["newest", name] or ()]
-    for _, name, job in sorted(newest, reverse=True)[:NEWEST_FAILED]:
-        fields = ("ended_at", "worker_name", "exc_info")
-        asked["job", name, job] = pipe.hmget(keys.job(text(job)), *fields)
-    for name, _ in a["presence"] or ():
-        asked["record", name] = pipe.get(keys.record(text(name)))
-    for entry in _due(a):
-        asked["entry", entry] = pipe.hgetall(keys.schedule_entry(text(entry)))
-    for name in a["scans"] or ():
-        asked["scan", name] = pipe.hgetall(keys.progress(text(name)))
-    return _go(pipe, asked)
+    b = _go(pipe, asked)
+    workers = [
+        figures.worker(name, ages[name], raw, settings.worker) for name, raw in b["workers"].items()
+    ]
+    shot = Snapshot(
+        at=datetime.fromtimestamp(at, UTC),
+        redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
+        queues=figures.queues(b["queues"], b["stats"].values(), workers, at),
+        workers=workers,
+        failed=figures.failures({name: said["newest"] or () for name, said in b["queues"].items()}),
+        schedules=[
+            read(Schedule, (said or {}) | {"name": name, "next_at": due[name]}, Schedule(name=name))
+            for name, said in b["schedules"].items()
+        ],
+        scans=[figures.scan(name, at, said or {}) for name, said in b["scans"].items()],
+        leader=read(dict[str, Any], a["leader"], {}, is_json=True).get("name"),
+        counters=dict.fromkeys(COUNTERS, 0) | read(dict[str, int], a["counters"], {}),
+    )
+    return structs.replace(shot, trouble=list(find(shot)))
 
 
-def _due(a: Answers) -> dict[bytes, float | None]:
-    """Give every schedule entry with its next due time; those without one come last."""
-    due: dict[bytes, float | None] = dict(a["schedule"] or ())
-    return due | {name: None for name in sorted(a["entries"] or ()) if name not in due}
+def _ask(pipe: Any, name: str, at: float, settings: Settings) -> Answers:
+    """Ask for what `Queue` holds, by its names, and for the jobs at the ends of the queue."""
+    waiting, failed, job = keys.queue(name), keys.registry("failed", name), keys.job("*")
+    oldest = f"BY nosort LIMIT 0 1 GET {job}->enqueued_at"
+    newest = (
+        f"BY nosort LIMIT 0 {NEWEST_FAILED} DESC GET # GET {job}->ended_at "
+        f"GET {job}->worker_name GET {job}->exc_info"
+    )
+    # The score is the time of the failure plus the job's failure_ttl: a job that RQ's own API
+    # gave another ttl than its queue has counts as failed at another time.
+    ttl = settings.queues.get(name, QueueSettings()).failure_ttl_s
+    return {
+        "depth": pipe.llen(waiting),
+        "running": pipe.zcard(keys.registry("wip", name)),
+        "failed": pipe.zcard(failed),
+        "failed_1h": pipe.zcount(failed, at - 3600 + ttl, at + ttl),
+        "paused": pipe.exists(keys.SUSPENDED),
+        "oldest": pipe.execute_command("SORT_RO", waiting, *oldest.split()),
+        "newest": pipe.execute_command("SORT_RO", failed, *newest.split(), **{NEVER_DECODE: True}),
+    }
 
 
 def _go(pipe: Any, asked: Answers) -> Answers:
-    """Send what was asked and name the answers; None stands for one that was refused."""
-    answers = pipe.execute(raise_on_error=False)
-    return {
-        name: None if isinstance(answer, Exception) else answer
-        for name, answer in zip(asked, answers, strict=True)
-    }
+    """Send what was asked and put each answer in its place; None stands for a refusal."""
+    answers = iter(pipe.execute(raise_on_error=False))
+
+    def fill(place: Any) -> Any:
+        if isinstance(place, dict):
+            return {name: fill(inner) for name, inner in place.items()}
+        answer = next(answers)
+        return None if isinstance(answer, Exception) else answer
+
+    return {name: fill(place) for name, place in asked.items()}

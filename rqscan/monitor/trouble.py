@@ -1,5 +1,6 @@
 """Trouble: what in a snapshot is wrong, named with its object and cause, the worst first."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from msgspec import structs
@@ -18,29 +19,38 @@ LIMIT_GRACE_S = 2.0
 """A worker kills at the limit; a beat reports that up to so much later."""
 
 
-def find(snapshot: Snapshot) -> list[Trouble]:
-    """List what is wrong."""
-    lost = [w for w in snapshot.workers if w.state == "lost"]
-    living = [w for w in snapshot.workers if w.state != "lost"]
-    return [
-        *(_lost(worker) for worker in lost),
-        *_of_queues(snapshot),
-        *_of_schedules(snapshot),
-        *(trouble for worker in living for trouble in _of_worker(worker)),
-        *_of_versions(living),
-    ]
+def find(shot: Snapshot) -> Iterator[Trouble]:
+    """Find what is wrong."""
+    for worker in shot.workers:
+        if worker.state == "lost":
+            held = f", held {worker.job}" if worker.job else ""
+            cause = f"no beat for {worker.heartbeat_age_s:.0f} s{held}"
+            yield Trouble("worker lost", worker.name, cause)
+    for queue in shot.queues:
+        if queue.depth and not queue.workers:
+            advice = f"run: rqscan worker {queue.name}"
+            cause = f"{queue.depth} jobs wait and no worker listens; {advice}"
+            yield Trouble("queue unserved", queue.name, cause)
+    yield from _of_schedules(shot)
+    living = [worker for worker in shot.workers if worker.state != "lost"]
+    for worker in living:
+        yield from _of_worker(worker)
+    for package in ("rqscan", "rq"):
+        found = Counter(one.versions[package] for one in living if package in one.versions)
+        if len(found) > 1:
+            cause = ", ".join(f"{version} on {count}" for version, count in found.items())
+            yield Trouble("versions differ", package, f"{cause} workers")
 
 
-def away(snapshot: Snapshot, reason: str) -> Snapshot:
-    """Give the last snapshot as what it is once Redis is away: old."""
-    server = structs.replace(snapshot.redis, up=False)
-    trouble = [Trouble("Redis away", "redis", reason), *snapshot.trouble]
-    return structs.replace(snapshot, redis=server, trouble=trouble)
-
-
-def _lost(worker: Worker) -> Trouble:
-    held = f"; it held {worker.job} for {worker.job_age_s:.0f} s" if worker.job else ""
-    return Trouble("worker lost", worker.name, f"no beat for {worker.heartbeat_age_s:.0f} s{held}")
+def _of_schedules(shot: Snapshot) -> Iterator[Trouble]:
+    due = [entry for entry in shot.schedules if entry.next_at]
+    if due and not shot.leader:
+        cause = f"{len(due)} entries to start and no leader; run: rqscan scheduler"
+        yield Trouble("no scheduler", "schedule", cause)
+    for entry in due:
+        late_s = (shot.at - (entry.next_at or shot.at)).total_seconds()
+        if late_s > OVERDUE_S and not entry.paused:
+            yield Trouble("schedule overdue", entry.name, f"was due {late_s:.0f} s ago")
 
 
 def _of_worker(worker: Worker) -> Iterator[Trouble]:
@@ -52,38 +62,14 @@ def _of_worker(worker: Worker) -> Iterator[Trouble]:
         if 0 < job.limit_s < job.age_s - LIMIT_GRACE_S:
             cause = f"runs for {job.age_s:.0f} s on {worker.name}, its limit is {job.limit_s} s"
             yield Trouble("job over limit", job.id, cause)
-    if abs(worker.clock_offset_s or 0) > CLOCK_S:
-        cause = f"the clock of {worker.host} is {-(worker.clock_offset_s or 0):+.1f} s off Redis'"
+    offset_s = worker.clock_offset_s or 0  # Redis' clock minus the host's
+    if abs(offset_s) > CLOCK_S:
+        cause = f"the clock of {worker.host} is {-offset_s:+.1f} s off Redis'"
         yield Trouble("clock off", worker.name, cause)
 
 
-def _of_queues(snapshot: Snapshot) -> Iterator[Trouble]:
-    for queue in snapshot.queues:
-        if queue.depth and not queue.workers:
-            cause = (
-                f"{queue.depth} jobs wait and no worker listens; run: rqscan worker {queue.name}"
-            )
-            yield Trouble("queue unserved", queue.name, cause)
-
-
-def _of_schedules(snapshot: Snapshot) -> Iterator[Trouble]:
-    due = [entry for entry in snapshot.schedules if entry.next_at]
-    if due and not snapshot.leader:
-        cause = f"{len(due)} entries to start and no leader; run: rqscan scheduler"
-        yield Trouble("no scheduler", "schedule", cause)
-    for entry in snapshot.schedules:
-        late_s = (snapshot.at - (entry.next_at or snapshot.at)).total_seconds()
-        if late_s > OVERDUE_S and not entry.paused:
-            yield Trouble("schedule overdue", entry.name, f"was due {late_s:.0f} s ago")
-
-
-def _of_versions(living: list[Worker]) -> Iterator[Trouble]:
-    for package in ("rqscan", "rq"):
-        found: dict[str, list[str]] = {}
-        for worker in living:
-            if version := worker.versions.get(package):
-                found.setdefault(version, []).append(worker.name)
-        if len(found) > 1:
-            fewest = min(found.values(), key=len)
-            cause = ", ".join(f"{version} on {len(names)}" for version, names in found.items())
-            yield Trouble("versions differ", fewest[0], f"{package} {cause} workers")
+def away(shot: Snapshot, reason: str) -> Snapshot:
+    """Give the last snapshot as what it is once Redis is away: old."""
+    known = [one for one in shot.trouble if one.what != "Redis away"]
+    trouble = [Trouble("Redis away", "redis", reason), *known]
+    return structs.replace(shot, redis=structs.replace(shot.redis, up=False), trouble=trouble)

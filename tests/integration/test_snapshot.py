@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,8 @@ from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.fleet.presence import JobReport
 from rqscan.model import Chunk
-from rqscan.monitor.snapshot import impatient, take
+from rqscan.monitor import snapshot
+from rqscan.monitor.fit import fit
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
 
@@ -45,6 +47,12 @@ CONTRACT = {
 @pytest.fixture
 def client(redis_server: RedisServer) -> redis.Redis:
     return redis_server.client()
+
+
+@pytest.fixture
+def take(redis_server: RedisServer):
+    """Take a snapshot through a client of its own, with the settings given."""
+    return partial(snapshot.take, snapshot.reader(redis_server.client()))
 
 
 def enqueue(client, count, queue="wakaka", scan="s1") -> None:
@@ -91,10 +99,10 @@ def full(client) -> None:
     client.set(keys.LEADER, json.dumps(leader), px=10_000)
 
 
-def test_the_json_is_what_the_contract_says(client, settings) -> None:
+def test_the_json_is_what_the_contract_says(client, take, settings) -> None:
     full(client)
     ScriptedWorker(client, "old.1", clock_offset_s=9.0).beat()
-    found = json.loads(msgspec.json.encode(take(client, settings)))
+    found = json.loads(msgspec.json.encode(take(settings)))
     parts = {
         name: found[name][0] if isinstance(found[name], list) else found[name]
         for name in CONTRACT
@@ -104,9 +112,9 @@ def test_the_json_is_what_the_contract_says(client, settings) -> None:
     assert {name: " ".join(part) for name, part in parts.items()} == CONTRACT
 
 
-def test_the_figures_are_those_in_redis(client, settings) -> None:
+def test_the_figures_are_those_in_redis(client, take, settings) -> None:
     full(client)
-    shot = take(client, settings)
+    shot = take(settings)
     assert abs(shot.at.timestamp() - redis_now(client)) < 5
     queue = next(queue for queue in shot.queues if queue.name == "wakaka")
     assert (queue.depth, queue.running, queue.failed, queue.failed_1h) == (2, 1, 2, 2)
@@ -135,22 +143,22 @@ def test_the_figures_are_those_in_redis(client, settings) -> None:
     assert shot.counters == {"rescued": 0, "lost": 0, "refused": 0, "fenced": 0}
 
 
-def test_failures_are_grouped_by_what_they_say_but_for_numbers(client, settings) -> None:
+def test_failures_are_grouped_by_what_they_say_but_for_numbers(client, take, settings) -> None:
     full(client)
     worker = ScriptedWorker(client, "web02.1")
     worker.beat()
     worker.end(worker.claim(1)[0], "failed", "ValueError: bad fe80::1:2 in deadbeef00")
-    newest, older = take(client, settings).failed
+    newest, older = take(settings).failed
     assert newest.error == "ValueError: bad <ip> in <hex>"
     assert older.error == "TimeoutError: connect to <ip>:<n> at <hex> after <n> s"
     assert (older.count, older.workers, older.queue) == (2, ["web01.100"], "wakaka")
     assert len(older.jobs) == 2
     assert newest.last_at > older.last_at
     assert re.fullmatch("[0-9a-f]{8}", older.group)
-    assert older.group == take(client, settings).failed[1].group != newest.group
+    assert older.group == take(settings).failed[1].group != newest.group
 
 
-def test_failures_of_the_last_hour_are_counted_by_the_queue_s_ttl(client, settings) -> None:
+def test_failures_of_the_last_hour_are_counted_by_the_queue_s_ttl(client, take, settings) -> None:
     enqueue(client, 3)
     worker = ScriptedWorker(client, "w")
     worker.beat()
@@ -160,15 +168,15 @@ def test_failures_of_the_last_hour_are_counted_by_the_queue_s_ttl(client, settin
     failed = keys.registry("failed", "wakaka")
     client.zadd(failed, {jobs[0]: redis_now(client) + 60 - 3700})
     settings = msgspec.structs.replace(settings, queues={"wakaka": QueueSettings(failure_ttl_s=60)})
-    (queue,) = take(client, settings).queues
+    (queue,) = take(settings).queues
     assert (queue.failed, queue.failed_1h) == (3, 2)
 
 
-def test_rates_are_those_of_the_last_six_whole_buckets(client, settings) -> None:
+def test_rates_are_those_of_the_last_six_whole_buckets(client, take, settings) -> None:
     bucket = int(redis_now(client) / keys.STAT_S)
     for age, count in ((-1, 1000), (2, 60), (5, 60), (8, 1000)):
         client.hset(keys.stat(bucket - age), mapping={"wakaka:in": count, "wakaka:out": count // 2})
-    queue = take(client, settings).queues[-1]
+    queue = take(settings).queues[-1]
     assert (queue.name, queue.in_per_s, queue.out_per_s) == ("wakaka", 2.0, 1.0)
 
 
@@ -177,66 +185,68 @@ def test_rates_are_those_of_the_last_six_whole_buckets(client, settings) -> None
     [(0, "idle", 1), (4.3, "idle", 1), (5.0, "stale", 1), (7.0, "lost", 0), (3000, "lost", 0)],
 )
 def test_a_worker_s_state_follows_its_beat_by_redis_time(
-    client, settings, age_s, state, counted
+    client, take, settings, age_s, *, state, counted
 ) -> None:
     ScriptedWorker(client, "w").beat()
     client.zadd(keys.PRESENCE, {"w": redis_now(client) - age_s})
-    shot = take(client, settings)
+    shot = take(settings)
     (worker,) = shot.workers
     assert worker.state == state
     assert worker.heartbeat_age_s == pytest.approx(age_s, abs=1)
     assert shot.queues[-1].workers == counted
 
 
-def test_a_worker_is_seen_at_work_and_missed_when_killed(client, settings, tmp_path) -> None:
+def test_a_worker_is_seen_at_work_and_missed_when_killed(client, take, settings, tmp_path) -> None:
     env = os.environ | {"RQSCAN_HOME": settings.home, "RQSCAN_REDIS_URL": settings.redis.url}
     argv = [sys.executable, "-m", "rqscan", "worker", "wakaka", "--name", "w1"]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(argv, env=env, cwd=ROOT, stdout=log, stderr=log)
     try:
-        (seen,) = wait_for(lambda: take(client, settings).workers, 20)
+        (seen,) = wait_for(lambda: take(settings).workers, 20)
         assert (seen.state, seen.pid, seen.queues) == ("idle", process.pid, ["wakaka"])
     finally:
         process.kill()
         process.wait(10)
-    (lost,) = wait_for(lambda: take(client, settings).trouble, 20)
+    (lost,) = wait_for(lambda: take(settings).trouble, 20)
     assert (lost.what, lost.object) in {("worker stale", "w1"), ("worker lost", "w1")}
-    wait_for(lambda: take(client, settings).workers[0].state == "lost", 20)
+    wait_for(lambda: take(settings).workers[0].state == "lost", 20)
 
 
-def test_a_worker_has_the_lease_that_it_published(client, settings) -> None:
+def test_a_worker_has_the_lease_that_it_published(client, take, settings) -> None:
     ScriptedWorker(client, "w", lease_s=60.0).beat()
     client.zadd(keys.PRESENCE, {"w": redis_now(client) - 7})
-    assert [worker.state for worker in take(client, settings).workers] == ["stale"]
+    assert [worker.state for worker in take(settings).workers] == ["stale"]
 
 
-def test_a_worker_is_forgotten_after_an_hour(client, settings) -> None:
+def test_a_worker_is_forgotten_after_an_hour(client, take, settings) -> None:
     ScriptedWorker(client, "w").beat()
     client.zadd(keys.PRESENCE, {"w": redis_now(client) - 3601})
-    assert take(client, settings).workers == []
+    assert take(settings).workers == []
 
 
 @pytest.mark.parametrize("record", [None, b"{}", b"not JSON"])
-def test_a_record_that_cannot_be_read_is_a_mismatched_worker(client, settings, record) -> None:
+def test_a_record_that_cannot_be_read_is_a_mismatched_worker(
+    client, take, settings, record
+) -> None:
     ScriptedWorker(client, "w").beat()
     client.delete(keys.record("w"))
     if record:
         client.set(keys.record("w"), record)
-    (worker,) = take(client, settings).workers
+    (worker,) = take(settings).workers
     assert (worker.name, worker.state, worker.host) == ("w", "mismatched", None)
 
 
-def test_queues_are_those_declared_and_those_used(client, settings) -> None:
+def test_queues_are_those_declared_and_those_used(client, take, settings) -> None:
     enqueue(client, 1, queue="later")
-    assert [queue.name for queue in take(client, settings).queues] == ["default", "later", "wakaka"]
+    assert [queue.name for queue in take(settings).queues] == ["default", "later", "wakaka"]
 
 
-def test_suspension_pauses_every_queue(client, settings) -> None:
+def test_suspension_pauses_every_queue(client, take, settings) -> None:
     client.set(keys.SUSPENDED, 1)
-    assert {queue.paused for queue in take(client, settings).queues} == {True}
+    assert {queue.paused for queue in take(settings).queues} == {True}
 
 
-def test_garbage_in_redis_is_a_missing_figure(client, settings) -> None:
+def test_garbage_in_redis_is_a_missing_figure(client, take, settings) -> None:
     client.set(keys.queue("wakaka"), "not a list")
     client.sadd(keys.registry("failed", "wakaka"), "not a sorted set")
     client.set(keys.LEADER, "not JSON")
@@ -246,11 +256,18 @@ def test_garbage_in_redis_is_a_missing_figure(client, settings) -> None:
     client.zadd(keys.SCANS, {b"\xff": 1})
     client.sadd(keys.QUEUES, b"rq:queue:\xff")
     client.hset(keys.progress("�"), mapping={"total": "x", "started_at": "yesterday"})
-    shot = take(client, settings)
+    client.zadd(keys.SCHEDULE, {"late": redis_now(client)})
+    client.hset(keys.schedule_entry("late"), mapping={"lateness_s": "inf"})
+    client.zadd(keys.SCHEDULE, {"naive": redis_now(client)})
+    client.hset(keys.schedule_entry("naive"), mapping={"last_at": "2026-12-01T00:00:00"})
+    client.set(keys.record("�"), b'{"name":1}')
+    shot = take(settings)
     queue = next(queue for queue in shot.queues if queue.name == "wakaka")
     assert (queue.depth, queue.failed, queue.failed_1h) == (None, None, None)
-    assert (shot.leader, shot.counters["lost"], shot.workers[0].name) == ("not JSON", 0, "�")
+    assert (shot.leader, shot.counters["lost"], shot.workers[0].name) == (None, 0, "�")
     assert (shot.schedules[0].next_at, shot.scans[0].chunks.total) == (None, 0)
+    assert fit(shot, 80, 24)
+    assert msgspec.json.encode(shot)
 
 
 class CountingConnection(UnixDomainSocketConnection):
@@ -274,62 +291,63 @@ def test_a_refresh_takes_two_round_trips_and_reads_no_payload(
     pool = redis.ConnectionPool(
         connection_class=CountingConnection, path=str(redis_server.socket), trips=trips
     )
-    counted = redis.Redis(connection_pool=pool)
+    counted = snapshot.reader(redis.Redis(connection_pool=pool))
     counted.ping()
     trips.clear()
-    first = take(counted, settings)
-    assert len(trips) == 3, "one more to learn the queue that is not declared"
-    trips.clear()
     client.config_resetstat()
-    second = take(counted, settings, first)
+    shot = snapshot.take(counted, settings)
     assert len(trips) == 2
-    assert [queue.name for queue in second.queues] == [queue.name for queue in first.queues]
+    assert [queue.name for queue in shot.queues] == ["default", "later", "wakaka"]
+    assert shot.failed
     used = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
-    read = {"time", "smembers", "zrange", "zrevrange", "exists", "info", "hgetall", "get", "llen",
-            "lindex", "zcard", "hget", "zcount", "hmget"}  # fmt: skip
+    read = {"time", "smembers", "zrange", "exists", "info", "hgetall", "get", "llen", "zcard",
+            "zcount", "sort_ro"}  # fmt: skip
     assert used - {"config|resetstat", "config"} <= read
     assert not any(re.search(rb"\b(HGETALL\r\n\$\d+\r\nrq:job:|data\r\n)", trip) for trip in trips)
     counted.close()
 
 
-def test_a_user_who_may_only_read_suffices(client, settings, redis_server) -> None:
+def test_a_user_who_may_only_read_suffices(client, take, settings, redis_server) -> None:
     full(client)
     client.execute_command(
         "ACL", "SETUSER", "watch", "on", ">pw", "~*", "+@read", "+@connection", "+time", "+info"
     )
-    reader = redis_server.client(username="watch", password="pw")
-    theirs, ours = take(reader, settings), take(client, settings)
+    reader = snapshot.reader(redis_server.client(username="watch", password="pw"))
+    theirs, ours = snapshot.take(reader, settings), take(settings)
     assert [queue.depth for queue in theirs.queues] == [queue.depth for queue in ours.queues]
     assert (theirs.redis.version, theirs.leader) == (ours.redis.version, ours.leader)
     client.execute_command("ACL", "SETUSER", "watch", "-info", "-llen")
-    poorer = take(reader, settings)
+    poorer = snapshot.take(reader, settings)
     assert (poorer.redis.version, poorer.queues[-1].depth) == (None, None)
     assert poorer.queues[-1].running == ours.queues[-1].running
-    client.execute_command("ACL", "SETUSER", "watch", "-time")
-    with pytest.raises(RedisUnavailable, match="TIME"):
-        take(reader, settings)
 
 
-def test_redis_away_is_one_sentence_and_back_is_back(redis_server, settings: Settings) -> None:
-    client = impatient(redis_server.client())
-    shot = take(client, settings)
+def test_redis_away_is_one_sentence_and_back_is_back(
+    redis_server, take, settings: Settings
+) -> None:
+    shot = take(settings)
     redis_server.kill()
     with pytest.raises(RedisUnavailable, match="cannot use Redis"):
-        take(client, settings, shot)
+        take(settings)
+    for _ in range(2):
+        old = take(settings, shot)
+        assert (old.redis.up, old.at, old.queues) == (False, shot.at, shot.queues)
+        (away,) = old.trouble
+        assert away.cause.startswith("cannot use Redis: ")
     redis_server.start()
-    assert take(client, settings, shot).redis.up
+    assert take(settings, old).trouble == []
 
 
 def test_a_silent_redis_is_waited_for_two_seconds_at_most(short_path: Path, settings) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(short_path / "silent"))
         silent.listen()
-        client = impatient(redis.Redis.from_url(f"unix://{short_path}/silent"))
+        client = snapshot.reader(redis.Redis.from_url(f"unix://{short_path}/silent"))
         ended = threading.Event()
 
         def look() -> None:
             with pytest.raises(RedisUnavailable):
-                take(client, settings)
+                snapshot.take(client, settings)
             ended.set()
 
         looking = threading.Thread(target=look)

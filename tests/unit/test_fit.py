@@ -8,6 +8,7 @@ from rqscan.fleet.presence import JobReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
 from rqscan.monitor.fit import fit
+from rqscan.monitor.keys import State
 from rqscan.monitor.records import Failure, Queue, Schedule, Server, Snapshot, Task, Worker
 
 AT = datetime(2026, 12, 1, 14, 3, 7, tzinfo=UTC)
@@ -45,11 +46,11 @@ def fleet(workers=200) -> Snapshot:
         leader="db01.7",
         counters={"rescued": 2, "lost": 1, "refused": 0, "fenced": 0},
     )  # fmt: skip
-    return structs.replace(shot, trouble=trouble.find(shot))
+    return structs.replace(shot, trouble=list(trouble.find(shot)))
 
 
 def text(lines) -> list[str]:
-    return ["".join(part for part, _ in line) for line in lines]
+    return [line.plain for line in lines]
 
 
 @pytest.mark.parametrize("width", [40, 41, 60, 80, 99, 140, 200])
@@ -82,14 +83,15 @@ def test_trouble_takes_a_quarter_of_the_screen_and_counts_the_rest() -> None:
     assert shown[-1].endswith("(and 24 more)")
 
 
-def test_columns_are_dropped_by_rank() -> None:
+def test_columns_are_dropped_from_the_right_but_for_the_last() -> None:
     def titles(width):
         return next(line for line in text(fit(fleet(), width, 24)) if "QUEUE" in line).split()
 
-    assert titles(120) == ["QUEUE", "WAIT", "OLDEST", "IN/s", "OUT/s", "RUN", "FAIL", "+1h",
+    assert titles(120) == ["QUEUE", "WAIT", "RUN", "OLDEST", "FAIL", "IN/s", "OUT/s", "+1h",
                            "WORKERS", "STATE"]  # fmt: skip
-    assert titles(40) == ["QUEUE", "WAIT", "OLDEST", "RUN", "FAIL", "STATE"]
-    assert titles(24) == ["QUEUE", "WAIT", "STATE"]
+    assert titles(40) == ["QUEUE", "WAIT", "RUN", "OLDEST", "STATE"]
+    assert titles(26) == ["QUEUE", "WAIT", "STATE"]
+    assert titles(10) == ["QUEUE"]
 
 
 def test_a_large_screen_shows_each_part() -> None:
@@ -97,40 +99,42 @@ def test_a_large_screen_shows_each_part() -> None:
     assert len(lines) == 60
     assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
     for part in (
-        "WORKERS 201  busy 200  lost 1  LEADER db01.7  RESCUED 2  LOST 1",
-        "scan.fast 12102  5m31s",
+        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0  LEADER db01.7",
+        "scan.fast  12102   96   5m31s",
         "paused",
-        "ports nightly-7-1 40%",
+        "  40%     1  1402     3  10m00s",
         "TimeoutError: connect to <ip>",
         "01 15:03:07",
-        "█████░░░░░░░░░░░░░░░ 25%",
+        " 25% █████░░░░░░░░░░░░░░░",
         "JOB (46 of 201)",
         "1m30s",
     ):
         assert any(part in line for line in lines), part
-    first_worker = next(i for i, line in enumerate(lines) if line.startswith(" WORKER ")) + 1
+    first_worker = next(i for i, line in enumerate(lines) if line.startswith("  WORKER ")) + 1
     assert lines[first_worker].split()[:2] == ["web07.100", "lost"]
 
 
 def test_all_rows_are_there_when_the_height_has_no_end() -> None:
     lines = text(fit(fleet(), 120, 10**9))
-    assert sum(line.startswith(" web") for line in lines) == 201
+    assert sum(line.startswith("  web") for line in lines) == 201
     assert not any(" of " in line for line in lines)
 
 
 def test_skip_scrolls_the_workers_and_stops_at_the_last() -> None:
-    lines = text(fit(fleet(workers=2), 80, 40, skip=1))
-    assert [line.split()[0] for line in lines if line.startswith(" web")] == [
+    lines = text(fit(fleet(workers=2), 80, 40, State(skip=1)))
+    assert [line.split()[0] for line in lines if line.startswith("  web")] == [
         "web00.100",
         "web01.100",
     ]
-    lines = text(fit(fleet(workers=2), 80, 40, skip=99))
-    assert [line.split()[0] for line in lines if line.startswith(" web")] == ["web01.100"]
+    lines = text(fit(fleet(workers=2), 80, 40, State(skip=99)))
+    assert [line.split()[0] for line in lines if line.startswith("  web")] == ["web01.100"]
 
 
-def test_the_status_stands_whatever_the_width() -> None:
-    for width in (40, 80):
-        assert text(fit(fleet(), width, 8, status="STALE 12s"))[0].endswith("  STALE 12s")
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_status_stands_whatever_the_width(width) -> None:
+    frozen, stale = State(is_frozen=True), trouble.away(fleet(), "refused")
+    assert text(fit(fleet(), width, 8, frozen))[0].endswith("  FROZEN 14:03:07 UTC")
+    assert text(fit(stale, width, 8, frozen))[0].endswith("  STALE 14:03:07 UTC")
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:
