@@ -45,6 +45,7 @@ def read(kind: Any, value: Any, default: Any = None, *, is_json: bool = False) -
 
 def queues(
     said: Mapping[str, dict[str, Any]],
+    oldest: Mapping[str, str | None],
     stats: Iterable[dict[str, str] | None],
     workers: list[Worker],
     at: float,
@@ -56,7 +57,7 @@ def queues(
     living = Counter(name for one in workers if one.state != "lost" for name in one.queues)
     found = []
     for name, fields in said.items():
-        since = read(Moment, (fields["oldest"] or [None])[0])
+        since = read(Moment, oldest.get(name))
         more = {
             "name": name,
             "oldest_s": max(0.0, round(at - since.timestamp(), 3)) if since else None,
@@ -90,12 +91,13 @@ def worker(name: str, age_s: float, raw: str | None, here: WorkerSettings) -> Wo
     )
 
 
-def failures(newest: Mapping[str, Sequence[bytes | None]]) -> list[Failure]:
-    """Group each queue's failed jobs, the newest first: id, end, worker and traceback of each."""
+def failures(newest: Mapping[str, Mapping[str, Sequence[bytes | None] | None]]) -> list[Failure]:
+    """Group each queue's failed jobs, the newest first: end, worker and traceback by their id."""
     groups: dict[tuple[str, str], list[tuple[str, Any, str]]] = {}
-    for queue, fields in newest.items():
-        for job, ended, name, traceback in zip(*[iter(fields)] * 4, strict=True):
-            member = _text(job), read(Moment, _text(ended)), _text(name)
+    for queue, jobs in newest.items():
+        for job, fields in jobs.items():
+            ended, name, traceback = fields or (None, None, None)
+            member = job, read(Moment, _text(ended)), _text(name)
             groups.setdefault((queue, _error(traceback or b"")), []).append(member)
     found = [
         Failure(

@@ -1,11 +1,13 @@
 """Snapshot: Redis → plain data, in two round trips, without a write, a payload or a key scan.
 
-Trip A asks for names, trip B for what they stand for; fields of jobs come with the list or set
-that names the jobs (SORT_RO … GET, Redis 7). Every age is told by Redis' own clock. What an access
-rule refuses, or Redis does not know, is a missing figure, not a missing screen.
+Trip A asks for names, trip B for what they stand for. The jobs at the ends of a queue are named in
+trip A for the queues that are declared or were seen before, so that a queue of others shows them
+one look later. Every age is told by Redis' own clock. What an access rule refuses is a missing
+figure, not a missing screen.
 """
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,14 +65,15 @@ def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None
     """
     try:
         with outage():
-            return _read(client.pipeline(transaction=False), settings)
+            known = settings.queues.keys() | {one.name for one in (before.queues if before else ())}
+            return _read(client.pipeline(transaction=False), settings, known)
     except RedisUnavailable as e:
         if before is None:
             raise
         return away(before, str(e))
 
 
-def _read(pipe: Any, settings: Settings) -> Snapshot:
+def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
     asked: Answers = {
         "time": pipe.time(),
         "info": pipe.info("server"),
@@ -81,6 +84,11 @@ def _read(pipe: Any, settings: Settings) -> Snapshot:
         "due": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
         "entries": pipe.smembers(keys.ENTRIES),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
+        "next": {name: pipe.lindex(keys.queue(name), 0) for name in known},
+        "failed": {
+            name: pipe.zrange(keys.registry("failed", name), 0, NEWEST_FAILED - 1, desc=True)
+            for name in known
+        },
     }
     began = time.monotonic()
     a = _go(pipe, asked)
@@ -97,6 +105,13 @@ def _read(pipe: Any, settings: Settings) -> Snapshot:
         "workers": {n: pipe.get(keys.record(n)) for n, age_s in ages.items() if age_s < FORGET_S},
         "schedules": {name: pipe.hgetall(keys.schedule_entry(name)) for name in due},
         "scans": {name: pipe.hgetall(keys.progress(name)) for name in a["scans"] or ()},
+        "oldest": {
+            name: pipe.hget(keys.job(job), "enqueued_at") for name, job in a["next"].items() if job
+        },
+        "failed": {
+            name: {job: _ask_failed(pipe, job) for job in jobs or ()}
+            for name, jobs in a["failed"].items()
+        },
     }
     b = _go(pipe, asked)
     workers = [
@@ -105,9 +120,9 @@ def _read(pipe: Any, settings: Settings) -> Snapshot:
     shot = Snapshot(
         at=datetime.fromtimestamp(at, UTC),
         redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
-        queues=figures.queues(b["queues"], b["stats"].values(), workers, at),
+        queues=figures.queues(b["queues"], b["oldest"], b["stats"].values(), workers, at),
         workers=workers,
-        failed=figures.failures({name: said["newest"] or () for name, said in b["queues"].items()}),
+        failed=figures.failures(b["failed"]),
         schedules=[
             read(Schedule, (said or {}) | {"name": name, "next_at": due[name]}, Schedule(name=name))
             for name, said in b["schedules"].items()
@@ -120,25 +135,24 @@ def _read(pipe: Any, settings: Settings) -> Snapshot:
 
 
 def _ask(pipe: Any, name: str, at: float, settings: Settings) -> Answers:
-    """Ask for what `Queue` holds, by its names, and for the jobs at the ends of the queue."""
-    waiting, failed, job = keys.queue(name), keys.registry("failed", name), keys.job("*")
-    oldest = f"BY nosort LIMIT 0 1 GET {job}->enqueued_at"
-    newest = (
-        f"BY nosort LIMIT 0 {NEWEST_FAILED} DESC GET # GET {job}->ended_at "
-        f"GET {job}->worker_name GET {job}->exc_info"
-    )
+    """Ask for what `Queue` holds, by its names."""
+    failed = keys.registry("failed", name)
     # The score is the time of the failure plus the job's failure_ttl: a job that RQ's own API
     # gave another ttl than its queue has counts as failed at another time.
     ttl = settings.queues.get(name, QueueSettings()).failure_ttl_s
     return {
-        "depth": pipe.llen(waiting),
+        "depth": pipe.llen(keys.queue(name)),
         "running": pipe.zcard(keys.registry("wip", name)),
         "failed": pipe.zcard(failed),
         "failed_1h": pipe.zcount(failed, at - 3600 + ttl, at + ttl),
         "paused": pipe.exists(keys.SUSPENDED),
-        "oldest": pipe.execute_command("SORT_RO", waiting, *oldest.split()),
-        "newest": pipe.execute_command("SORT_RO", failed, *newest.split(), **{NEVER_DECODE: True}),
     }
+
+
+def _ask_failed(pipe: Any, job: str) -> Any:
+    """Ask when, where and why a job failed; as bytes, since a traceback is compressed."""
+    fields = ("ended_at", "worker_name", "exc_info")
+    return pipe.execute_command("HMGET", keys.job(job), *fields, **{NEVER_DECODE: True})
 
 
 def _go(pipe: Any, asked: Answers) -> Answers:
