@@ -12,11 +12,9 @@ from typing import Any
 
 import redis
 from msgspec import structs
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from rqscan.broker import keys
-from rqscan.broker.connect import outage
+from rqscan.broker.connect import impatient, outage
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.monitor import figures
@@ -29,20 +27,8 @@ __all__ = ["NEWEST_FAILED", "impatient", "take"]
 NEWEST_FAILED = 200
 """Failed jobs that are read and grouped, over all queues; `Queue.failed` counts the rest too."""
 
-ANSWER_S = 2.0
-"""Longest wait for Redis once connected: the keys of `top` are dead for so long at most."""
-
 FORGET_S = 3600
 """A worker without a beat for so long is no longer listed."""
-
-
-def impatient(client: redis.Redis) -> redis.Redis:
-    """Make each wait of the client short and single: the next refresh is the retry."""
-    short = {"socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
-    client.connection_pool.connection_kwargs.update(short, retry=Retry(NoBackoff(), 0))
-    client.connection_pool.disconnect()
-    client.connection_pool.reset()  # connections that were made keep what they were made with
-    return client
 
 
 def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None) -> Snapshot:
@@ -74,7 +60,7 @@ def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None
         queues=[figures.queue(name, at, answers, workers) for name in names],
         workers=workers,
         failed=figures.failures(answers),
-        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in _due(a).items()],
+        schedules=[figures.schedule(n, due, answers["entry", n]) for n, due in a["schedule"] or ()],
         scans=[figures.scan(n, at, answers["scan", n]) for n in a["scans"] or ()],
         leader=figures.leader(a["leader"]),
         counters=figures.counters(a["counters"]),
@@ -93,7 +79,6 @@ def _trip_a(client: redis.Redis, names: Iterable[str]) -> tuple[Answers, float]:
         "counters": pipe.hgetall(keys.COUNTERS),
         "leader": pipe.get(keys.LEADER),
         "schedule": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
-        "entries": pipe.smembers(keys.ENTRIES),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
     }
     for name in names:
@@ -130,17 +115,11 @@ def _trip_b(client: redis.Redis, a: Answers, at: float, ttls: Mapping[str, int])
         asked["job", name, job] = pipe.hmget(keys.job(text(job)), *fields)
     for name, _ in a["presence"] or ():
         asked["record", name] = pipe.get(keys.record(text(name)))
-    for entry in _due(a):
+    for entry, _ in a["schedule"] or ():
         asked["entry", entry] = pipe.hgetall(keys.schedule_entry(text(entry)))
     for name in a["scans"] or ():
         asked["scan", name] = pipe.hgetall(keys.progress(text(name)))
     return _go(pipe, asked)
-
-
-def _due(a: Answers) -> dict[bytes, float | None]:
-    """Give every schedule entry with its next due time; those without one come last."""
-    due: dict[bytes, float | None] = dict(a["schedule"] or ())
-    return due | {name: None for name in sorted(a["entries"] or ()) if name not in due}
 
 
 def _go(pipe: Any, asked: Answers) -> Answers:
