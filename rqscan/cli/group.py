@@ -1,11 +1,12 @@
 """The group of all commands, and how each end becomes an exit code.
 
-`rqscan --help` must be quick: only rich_click is imported here; a command's module is imported
-when the command runs, and imports what it needs then.
+`rqscan --help` must be quick: only rich_click is imported here; a command's module, and with it
+all that the command needs, is imported when the command is called.
 """
 
 import errno
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import rich_click as click
@@ -13,7 +14,7 @@ import rich_click as click
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["json_option", "run"]
+__all__ = ["json_option", "log_options", "run"]
 
 COMMANDS = {  # name: (panel, where it is, help)
     "up": ("Run", "up:up", "Run everything on this machine."),
@@ -28,6 +29,14 @@ COMMANDS = {  # name: (panel, where it is, help)
     "db": ("Set-up", "db:db", "Make and check the database's tables."),
 }
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+def log_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what it logs, as `log_level` and `log_json`."""
+    levels = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
+    json = click.option("--log-json", is_flag=True, help="Log JSON lines.")
+    level = click.option("-l", "--log-level", default="INFO", show_default=True, type=levels)
+    return level(json(command))
 
 
 class _LazyGroup(click.RichGroup):
