@@ -19,12 +19,8 @@ from rqscan.scan.execute import Runner
 @click.argument("queues", nargs=-1, metavar="QUEUE...")
 @click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")
-@click.option(
-    "--max-jobs-per-horse", type=click.IntRange(0), help="Jobs a work-horse runs; 0: no limit."
-)
-@click.option(
-    "--stop-timeout", type=click.FloatRange(0), help="Seconds that running jobs get to finish."
-)
+@click.option("--max-jobs-per-horse", type=click.IntRange(0), help="Jobs per horse; 0: no limit.")
+@click.option("--stop-timeout", type=click.FloatRange(0), help="Seconds for jobs to finish.")
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @log_options
 def worker(

@@ -51,9 +51,8 @@ def latest_due(entry: Entry, after: datetime, now: datetime) -> datetime | None:
 
 
 def run_id(name: str, due: datetime) -> str:
-    """Give a run's scan id: NAME-20261201T020000Z, with the microseconds if there are any."""
-    fraction = f"-{due.microsecond:06d}" if due.microsecond else ""
-    return f"{name}-{due.astimezone(UTC):%Y%m%dT%H%M%S}{fraction}Z"
+    """Give a run's scan id: NAME-20261201T020000Z; due times of an entry are a second apart."""
+    return f"{name}-{due.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _next_cron(text: str, zone: ZoneInfo, after: datetime) -> datetime | None:

@@ -39,7 +39,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     name: str  # unique; "#3" for the third table if that has no usable name
     invalid: str | None = None  # why it never runs
     cron: str | None = None  # five fields, or six with the seconds first
-    every_s: Annotated[float, Meta(ge=0.001, le=1e9)] | None = None
+    every_s: Annotated[float, Meta(ge=1, le=1e9)] | None = None
     at: datetime | None = None
     zone: str = "UTC"
     scan: ScanRequest | None = None

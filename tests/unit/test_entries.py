@@ -68,7 +68,7 @@ BAD = [
     ({"every_s": float("nan")}, "every_s"),
     ({"every_s": float("inf")}, "every_s"),
     ({"every_s": "60"}, "every_s"),
-    ({"every_s": 1e-9}, "every_s"),
+    ({"every_s": 0.9}, "every_s"),
     ({"every_s": None, "cron": "0 2 * *"}, "cron '0 2 * *' is wrong (Wrong number of fields)"),
     ({"every_s": None, "cron": "61 2 * * *"}, "(Bad minute)"),
     ({"every_s": None, "cron": "0 0 31 2 *"}, "(Bad day-of-month)"),
