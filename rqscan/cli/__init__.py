@@ -31,11 +31,13 @@ def settings() -> "Settings":
     Raises:
         ConfigError: they are wrong.
     """
-    from click import get_current_context
+    from rich_click import get_current_context
 
     from rqscan.config import load
 
-    return load(get_current_context().find_root().obj)
+    context = get_current_context()
+    assert context, "only a command asks"
+    return load(context.find_root().obj)
 
 
 @contextmanager
