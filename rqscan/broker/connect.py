@@ -19,10 +19,13 @@ from rqscan.broker import embedded
 from rqscan.config import Settings, mask_url
 from rqscan.errors import ConfigError, RedisUnavailable
 
-__all__ = ["connect", "outage", "revive", "url_of"]
+__all__ = ["connect", "impatient", "outage", "revive", "url_of"]
 
 ANSWER_S = 5
 """Longest wait for an answer once connected."""
+
+IMPATIENT_S = 2
+"""The same for loops that look again by themselves: so long they are deaf at most."""
 
 KEEPALIVE = {
     socket.TCP_KEEPIDLE: 10,
@@ -62,6 +65,15 @@ def connect(settings: Settings) -> redis.Redis:
         middle = began.timestamp() + (clock.now() - began).total_seconds() / 2
     clock.correct(clock.offset_s() + seconds + microseconds / 1e6 - middle)
     client.set_retry(Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3))
+    return client
+
+
+def impatient(client: redis.Redis) -> redis.Redis:
+    """Make each wait of the client short and single: the caller's next turn is the retry."""
+    short = {"socket_timeout": IMPATIENT_S, "socket_connect_timeout": IMPATIENT_S}
+    client.connection_pool.connection_kwargs.update(short, retry=Retry(NoBackoff(), 0))
+    client.connection_pool.disconnect()
+    client.connection_pool.reset()  # connections that were made keep what they were made with
     return client
 
 

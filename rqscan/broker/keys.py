@@ -24,9 +24,7 @@ SCANS = OWN + "scans"
 LEADER = OWN + "leader"
 """The scheduler that leads: its token, kept alive by renewal."""
 SCHEDULE = OWN + "schedule"
-"""Sorted set: schedule entry → its next due time (Unix seconds, UTC)."""
-ENTRIES = OWN + "entries"
-"""Set: every schedule entry of the settings, those without a due time as well."""
+"""Sorted set: schedule entry → its next due time (Unix seconds, UTC), infinite if none comes."""
 
 
 def job(job_id: str) -> str:
@@ -85,5 +83,5 @@ def stat(bucket: int) -> str:
 
 
 def schedule_entry(name: str) -> str:
-    """Hash of a schedule entry's last run: when it was due and fired, and what came of it."""
+    """Hash of a schedule entry: its state, and of its last run when and what came of it."""
     return f"{OWN}schedule:{name}"

@@ -1,12 +1,15 @@
 """The command line: its door, which opens on Linux alone, and what every command asks for."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rqscan.config import Settings
+    from rqscan.store.repository import Repository
 
-__all__ = ["main", "settings"]
+__all__ = ["main", "repository", "settings"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,8 +31,24 @@ def settings() -> "Settings":
     Raises:
         ConfigError: they are wrong.
     """
-    from click import get_current_context
+    from rich_click import get_current_context
 
     from rqscan.config import load
 
-    return load(get_current_context().find_root().obj)
+    context = get_current_context()
+    assert context, "only a command asks"
+    return load(context.find_root().obj)
+
+
+@contextmanager
+def repository() -> "Iterator[Repository]":
+    """Open the store for the command that runs.
+
+    Raises:
+        StoreUnavailable: it is away or refuses us.
+    """
+    from rqscan.store.database import Database
+    from rqscan.store.repository import Repository
+
+    with Database.open(settings()) as database:
+        yield Repository(database)

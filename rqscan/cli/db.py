@@ -1,12 +1,13 @@
 """`rqscan db`: make the database's tables, or check that they are there."""
 
-from contextlib import closing
-
 import rich_click as click
 
 from rqscan.cli import settings
 from rqscan.cli.group import json_option
+from rqscan.cli.show import print_json
 from rqscan.errors import FailedError
+from rqscan.store.database import Database
+from rqscan.store.migrate import apply, current, pending
 
 __all__ = ["db"]
 
@@ -20,30 +21,21 @@ def db() -> None:
 @json_option
 def migrate(as_json: bool) -> None:
     """Bring the tables up to date; every command that writes does the same by itself."""
-    from rqscan.cli.show import print_json
-    from rqscan.store.database import Database
-    from rqscan.store.migrate import apply, current
-
-    with closing(Database.open(settings(), migrate=False)) as database:
+    with Database.open(settings(), migrate=False) as database:
         applied = apply(database)
         version = current(database)
     if as_json:
         print_json({"version": version, "applied": applied})
     else:
-        click.echo(
-            f"applied {', '.join(applied) or 'nothing'}; the tables are at version {version}"
-        )
+        did = f"applied {', '.join(applied) or 'nothing'}"
+        click.echo(f"{did}; the tables are at version {version}")
 
 
 @db.command()
 @json_option
 def check(as_json: bool) -> None:
     """Check that the database answers and its tables are up to date; exit 1 if they are not."""
-    from rqscan.cli.show import print_json
-    from rqscan.store.database import Database
-    from rqscan.store.migrate import current, pending
-
-    with closing(Database.open(settings(), migrate=False)) as database:
+    with Database.open(settings(), migrate=False) as database:
         missing = pending(database)
         version = current(database)
     if as_json:

@@ -1,11 +1,12 @@
 """The group of all commands, and how each end becomes an exit code.
 
-`rqscan --help` must be quick: only rich_click is imported here; a command's module is imported
-when the command runs, and imports what it needs then.
+`rqscan --help` must be quick: only rich_click is imported here; a command's module, and with it
+all that the command needs, is imported when the command is called.
 """
 
 import errno
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import rich_click as click
@@ -13,21 +14,29 @@ import rich_click as click
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["json_option", "run"]
+__all__ = ["json_option", "log_options", "run"]
 
-COMMANDS = {  # name: (panel, where it is, help)
-    "up": ("Run", "up:up", "Run everything on this machine."),
-    "worker": ("Run", "worker:worker", "Run the jobs of some queues."),
-    "scheduler": ("Run", "scheduler:scheduler", "Start the scans that are due."),
-    "scan": ("Scan", "scan:scan", "Scan targets and wait for the end."),
-    "scans": ("Scan", "scans:scans", "List the scans."),
-    "results": ("Scan", "results:results", "Show what a scan has found."),
-    "top": ("Watch", "top:top", "Watch queues, workers and scans."),
-    "config": ("Set-up", "config_cmd:config", "Show the settings in force."),
-    "kinds": ("Set-up", "kinds_cmd:kinds", "List the scan kinds with their parameters."),
-    "db": ("Set-up", "db:db", "Make and check the database's tables."),
+COMMANDS = {  # name, of the module and of the function in it: (panel, help)
+    "up": ("Run", "Run everything on this machine."),
+    "worker": ("Run", "Run the jobs of some queues."),
+    "scheduler": ("Run", "Start the scans that are due."),
+    "scan": ("Scan", "Scan targets and wait for the end."),
+    "scans": ("Scan", "List the scans."),
+    "results": ("Scan", "Show what a scan has found."),
+    "top": ("Watch", "Watch queues, workers and scans."),
+    "config": ("Set-up", "Show the settings in force."),
+    "kinds": ("Set-up", "List the scan kinds with their parameters."),
+    "db": ("Set-up", "Make and check the database's tables."),
 }
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+def log_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what it logs, as `log_level` and `log_json`."""
+    levels = click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False)
+    json = click.option("--log-json", is_flag=True, help="Log JSON lines.")
+    level = click.option("-l", "--log-level", default="INFO", show_default=True, type=levels)
+    return level(json(command))
 
 
 class _LazyGroup(click.RichGroup):
@@ -42,8 +51,7 @@ class _LazyGroup(click.RichGroup):
         name, stub, rest = super().resolve_command(ctx, args)
         if name is None or stub is None:
             return name, stub, rest
-        module, _, attribute = COMMANDS[name][1].partition(":")
-        command: click.Command = getattr(import_module(f"rqscan.cli.{module}"), attribute)
+        command: click.Command = getattr(import_module(f"rqscan.cli.{name}"), name)
         if _config not in command.params:  # so that `python worker.py --config X` works too
             command.params.append(_config)
         return name, command, rest
@@ -68,7 +76,7 @@ _group = _LazyGroup(
     context_settings={"help_option_names": ["-h", "--help"]},
     commands={
         name: click.RichCommand(name=name, help=text, panel=panel)
-        for name, (panel, _, text) in COMMANDS.items()
+        for name, (panel, text) in COMMANDS.items()
     },
 )
 click.version_option(__version__, message="rqscan %(version)s")(_group)

@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
+from msgspec.structs import asdict
 
-from rqscan.cli import settings
+from rqscan.cli import repository, show
 from rqscan.clock import from_iso, now
+from rqscan.model import Row
 
-if TYPE_CHECKING:
-    from rqscan.model import Row
-
-__all__ = ["print_table", "results"]
+__all__ = ["print_rows", "results"]
 
 TABLE_ROWS = 1_000  # a table is held in memory to be aligned, and nobody reads more
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -45,17 +43,9 @@ def results(scan: str | None, limit: int | None, form: str | None, **only: Any) 
 
     A table ends after 1,000 rows; the other formats give all of them.
     """
-    from msgspec.structs import asdict
-
-    from rqscan.cli import show
-    from rqscan.model import Row
-    from rqscan.store.database import Database
-    from rqscan.store.repository import Repository
-
-    with closing(Database.open(settings())) as database:
-        repository = Repository(database)
-        known = repository.scan(scan) if scan else repository.latest_scan()
-        found = repository.rows(known.scan_id, limit=limit, **only) if known else iter(())
+    with repository() as store:
+        known = store.scan(scan) if scan else store.latest_scan()
+        found = store.rows(known.scan_id, limit=limit, **only) if known else iter(())
         if form == "json":
             show.print_json_array(map(asdict, found))
         elif form == "jsonl":
@@ -63,15 +53,11 @@ def results(scan: str | None, limit: int | None, form: str | None, **only: Any) 
         elif form == "csv":
             show.print_csv(Row.__struct_fields__, map(asdict, found))
         else:
-            print_table(found, limit or TABLE_ROWS)
+            print_rows(found, limit or TABLE_ROWS)
 
 
-def print_table(rows: Iterator["Row"], limit: int = TABLE_ROWS) -> None:
+def print_rows(rows: Iterator[Row], limit: int = TABLE_ROWS) -> None:
     """Print rows for people, and say on stderr when there are more than the limit."""
-    from msgspec.structs import asdict
-
-    from rqscan.cli import show
-
     columns = ["host", "port", "proto", "state", "kind", "data", "observed_at"]
     show.print_table(columns, map(asdict, islice(rows, limit)))
     if next(rows, None):

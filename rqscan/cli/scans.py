@@ -1,17 +1,22 @@
 """`rqscan scans`: what was asked for, newest first, and how far it is."""
 
 import sys
-from contextlib import closing
 from typing import Any
 
 import rich_click as click
+from msgspec.structs import asdict
 
-from rqscan.cli import settings
+from rqscan.cli import repository
 from rqscan.cli.group import json_option
+from rqscan.cli.show import print_json_array, print_table
 from rqscan.model import Progress, Scan
 
-__all__ = ["scans"]
+__all__ = ["scans", "summary"]
 
+SUMMARY = (
+    "scan_id", "name", "state", "queue", "kinds", "targets", "schedule", "due_at", "requested_at",
+    "started_at", "finished_at", "chunks", "observations", "probes",
+)  # fmt: skip
 TARGETS = 3  # shown in the table; JSON has all
 
 
@@ -20,12 +25,8 @@ TARGETS = 3  # shown in the table; JSON has all
 @json_option
 def scans(limit: int | None, as_json: bool) -> None:
     """List the scans, newest first."""
-    from rqscan.cli.show import print_json_array, print_table
-    from rqscan.store.database import Database
-    from rqscan.store.repository import Repository
-
-    with closing(Database.open(settings())) as database:
-        items = [_item(*both) for both in Repository(database).scans(limit or sys.maxsize)]
+    with repository() as store:
+        items = [summary(*both) for both in store.scans(limit or sys.maxsize)]
     if as_json:
         print_json_array(items)
         return
@@ -38,21 +39,9 @@ def scans(limit: int | None, as_json: bool) -> None:
     print_table([*columns, "kinds", "targets"], items)
 
 
-def _item(scan: Scan, progress: Progress) -> dict[str, Any]:
+def summary(scan: Scan, progress: Progress) -> dict[str, Any]:
+    """Give a scan and how far it is under the names of the JSON output."""
     counts = progress.chunks
-    return {
-        "scan_id": scan.scan_id,
-        "name": scan.name,
-        "state": progress.state,
-        "queue": scan.queue,
-        "kinds": scan.kinds,
-        "targets": scan.targets,
-        "schedule": scan.schedule,
-        "due_at": scan.due_at,
-        "requested_at": scan.requested_at,
-        "started_at": progress.started_at,
-        "finished_at": progress.finished_at,
-        "chunks": {"total": counts.total, "done": counts.done, "failed": counts.failed},
-        "observations": progress.observations,
-        "probes": progress.probes,
-    }
+    known = asdict(scan) | asdict(progress) | {"state": progress.state}
+    known["chunks"] = {"total": counts.total, "done": counts.done, "failed": counts.failed}
+    return {name: known[name] for name in SUMMARY}

@@ -1,69 +1,70 @@
 """`rqscan up`: Redis, worker and scheduler on this machine, until ^C."""
 
+import ctypes
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import rich_click as click
 
+from rqscan.broker import embedded
+from rqscan.broker.connect import connect
 from rqscan.cli import settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import redis
-
-    from rqscan.config import Settings
+from rqscan.cli.scan import scan
+from rqscan.cli.top import top
+from rqscan.config import Settings
+from rqscan.errors import FailedError
+from rqscan.fleet.presence import is_listening
 
 START_S = 30.0
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
+Processes = dict[str, subprocess.Popen[bytes]]
+
 
 @click.command()
 @click.option("--scan", "target", metavar="TARGET", help="First scan all ports of TARGET.")
-def up(target: str | None) -> int:
+@click.pass_context
+def up(ctx: click.Context, target: str | None) -> int:
     """Run everything on this machine: Redis, a worker for every queue, a scheduler.
 
     On a terminal the live view is shown; ^C or q ends all. With --scan and no terminal it ends
     after the scan.
     """
-    from pathlib import Path
-
-    from rqscan.broker import embedded
-    from rqscan.broker.connect import connect
-
     found = settings()
-    client = connect(found)
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    home = Path(found.home)
     code = 0
-    with _fleet(found, Path(found.home)) as processes:
-        _wait_for_worker(client, processes, Path(found.home))
+    with connect(found) as client, _fleet(found, home) as processes:
+        until = time.monotonic() + START_S
+        while not is_listening(client, "default"):
+            _check(processes, home)
+            if time.monotonic() > until:
+                raise FailedError(f"no worker started in {START_S:g} s; its log is in {home}")
+            time.sleep(0.02)
         if target:
-            code = _first_scan(found, client, target)
-        if is_terminal:
-            from rqscan.cli.top import top
-
-            context = click.get_current_context()
-            assert context is not None
-            context.invoke(top)
+            code = ctx.invoke(scan, targets=(target,), ports="-", name="first")
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            ctx.invoke(top)
         elif not target:
-            _wait_for_signal(processes)
-    client.close()
+            click.echo("worker and scheduler run; ^C ends all", err=True)
+            while True:
+                _check(processes, home)
+                time.sleep(0.2)
     if found.redis.url is None:
-        embedded.release(Path(found.home), wait=True)
+        embedded.release(home, wait=True)
     return code
 
 
 @contextmanager
-def _fleet(settings: "Settings", home: "Path") -> "Iterator[dict[str, subprocess.Popen[bytes]]]":
+def _fleet(settings: Settings, home: Path) -> Iterator[Processes]:
     """Run a worker and a scheduler; they end with this process, however it ends."""
     config = ["--config", settings.path] if settings.path else []
     roles = {"worker": sorted(settings.queues), "scheduler": []}
-    processes = {}
+    processes: Processes = {}
     for number in (signal.SIGINT, signal.SIGTERM):  # a requested stop, and no failure
         signal.signal(number, lambda *_: sys.exit(0))
     try:
@@ -90,43 +91,11 @@ def _fleet(settings: "Settings", home: "Path") -> "Iterator[dict[str, subprocess
 
 
 def _die_with_parent() -> None:
-    import ctypes
-
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait_for_worker(
-    client: "redis.Redis", processes: "dict[str, subprocess.Popen[bytes]]", home: "Path"
-) -> None:
-    from rqscan.errors import FailedError
-    from rqscan.fleet.presence import is_listening
-
-    until = time.monotonic() + START_S
-    while not is_listening(client, "default"):
-        for role, process in processes.items():
-            if process.poll() is not None or time.monotonic() > until:
-                raise FailedError(f"the {role} did not start; its log is {home / role}.log")
-        time.sleep(0.02)
-
-
-def _first_scan(settings: "Settings", client: "redis.Redis", target: str) -> int:
-    from rqscan.cli.scan import follow
-    from rqscan.scan.kinds import load_kinds
-    from rqscan.scan.plan import make_plan
-    from rqscan.scan.submit import submit
-
-    load_kinds(settings.jobs.path)
-    plan = make_plan(settings=settings, targets=[target], kinds=["ports"], ports="-", name="first")
-    submit(plan, settings=settings, client=client)
-    return follow(plan.scan, settings, client)
-
-
-def _wait_for_signal(processes: "dict[str, subprocess.Popen[bytes]]") -> None:
-    from rqscan.errors import FailedError
-
-    click.echo("worker and scheduler run; ^C ends all", err=True)
-    while True:
-        for role, process in processes.items():
-            if process.poll() is not None:
-                raise FailedError(f"the {role} ended by itself with {process.returncode}")
-        time.sleep(0.2)
+def _check(processes: Processes, home: Path) -> None:
+    for role, process in processes.items():
+        if process.poll() is not None:
+            ended = f"the {role} ended by itself with {process.returncode}"
+            raise FailedError(f"{ended}; its log is {home / role}.log")

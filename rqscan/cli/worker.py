@@ -1,26 +1,28 @@
 """`rqscan worker`: run the jobs of some queues until told to stop."""
 
-import rich_click as click
+import os
 
+import rich_click as click
+from msgspec.structs import replace
+
+from rqscan import logs
+from rqscan.broker.connect import connect, outage
+from rqscan.broker.jobs import ScanJob
+from rqscan.broker.queues import declared
 from rqscan.cli import settings
+from rqscan.cli.group import log_options
+from rqscan.fleet.worker import ScanWorker
+from rqscan.scan.execute import Runner
 
 
 @click.command()
 @click.argument("queues", nargs=-1, metavar="QUEUE...")
 @click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")
-@click.option(
-    "--max-jobs-per-horse", type=click.IntRange(0), help="Jobs a work-horse runs; 0: no limit."
-)
-@click.option(
-    "--stop-timeout", type=click.FloatRange(0), help="Seconds that running jobs get to finish."
-)
+@click.option("--max-jobs-per-horse", type=click.IntRange(0), help="Jobs per horse; 0: no limit.")
+@click.option("--stop-timeout", type=click.FloatRange(0), help="Seconds for jobs to finish.")
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
-@click.option(
-    "-l", "--log-level", default="INFO", show_default=True,
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-)  # fmt: skip
-@click.option("--log-json", is_flag=True, help="Log JSON lines.")
+@log_options
 def worker(
     queues: tuple[str, ...],
     name: str | None,
@@ -36,17 +38,6 @@ def worker(
     The first signal lets running jobs finish, up to --stop-timeout, then gives them back to their
     queues; the second gives them back at once.
     """
-    import os
-
-    from msgspec.structs import replace
-
-    from rqscan import logs
-    from rqscan.broker.connect import connect, outage
-    from rqscan.broker.jobs import ScanJob
-    from rqscan.broker.queues import declared
-    from rqscan.fleet.worker import ScanWorker
-    from rqscan.scan.execute import Runner
-
     found = settings()
     names = list(dict.fromkeys(queues)) or ["default"]
     for queue in names:

@@ -15,6 +15,7 @@ import redis
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
+from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
@@ -57,7 +58,7 @@ class Registration:
         self._on_registered, self._on_taken = on_registered, on_taken
         self._is_beating = False
         self._next_beat = 0.0
-        self._down_since: float | None = None
+        self._outage = Outage(worker=name)
         self.clockwork = Clockwork()
         self.epoch = ""
         self.is_current = False
@@ -70,9 +71,7 @@ class Registration:
     def link_is_down(self, reason: str) -> None:
         """Note that Redis is away; said once however long it takes."""
         self.is_current = self._is_beating = False
-        if self._down_since is None:
-            self._down_since = time.monotonic()
-            log(Event.REDIS_LOST, worker=self._name, reason=reason)
+        self._outage.begin(reason)
 
     def renew(self) -> None:
         """Register anew at once: the server does not know this epoch."""
@@ -81,7 +80,7 @@ class Registration:
     @property
     def away_s(self) -> float:
         """How long Redis has been away; 0 while it is there."""
-        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+        return self._outage.away_s
 
     @property
     def deadline(self) -> float:
@@ -114,9 +113,7 @@ class Registration:
         self.clockwork.answer(float(answer[0]))
         if not self.is_current:
             self.is_current = True
-            if self._down_since is not None:
-                log(Event.REDIS_BACK, worker=self._name, away_s=round(self.away_s, 1))
-                self._down_since = None
+            self._outage.end()
             self._on_registered()
         for token in answer[1:]:
             self._on_taken(token.decode())

@@ -11,7 +11,6 @@ spare horse · wait until something happens.
 import os
 import secrets
 import selectors
-import signal
 import socket
 import time
 from typing import Any
@@ -40,6 +39,7 @@ from rqscan.fleet.presence import (
     versions,
 )
 from rqscan.fleet.registration import Registration
+from rqscan.fleet.signals import stop_signals
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 from rqscan.states import WorkerState
@@ -103,14 +103,16 @@ class ScanWorker(Worker):
         """
         refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
-        log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
-            concurrency=self.concurrency)  # fmt: skip
-        try:
-            while not self._is_over(burst=burst):
-                self._turn()
-        finally:
-            self._say_goodbye()
-            self._tear_down()
+        with self._selector, stop_signals(self._on_signal) as woken:
+            self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
+            self._stable.start()
+            log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
+                concurrency=self.concurrency)  # fmt: skip
+            try:
+                while not self._is_over(burst=burst):
+                    self._turn()
+            finally:
+                self._say_goodbye()
         ledger = self._ledger
         log(Event.WORKER_STOPPED, worker=self.name, done=ledger.done, failed=ledger.failed)
         return bool(ledger.done + ledger.failed)
@@ -135,16 +137,6 @@ class ScanWorker(Worker):
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
         of_horses = msgspec.structs.replace(self.settings, redis=here)
         self._stable = Stable(of_horses, self.concurrency, self._selector, self._on_end)
-        self._woken, self._wake = socket.socketpair()
-        for end in (self._woken, self._wake):
-            end.settimeout(0)
-        self._old_wakeup = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._woken, selectors.EVENT_READ, lambda _: self._woken.recv(64))
-        self._old_handlers = {
-            signum: signal.signal(signum, self._on_signal)
-            for signum in (signal.SIGTERM, signal.SIGINT)
-        }
-        self._stable.start()
 
     def _turn(self) -> None:
         self._command.check()
@@ -188,12 +180,12 @@ class ScanWorker(Worker):
         is_idle = self._registration.is_current and self._claims.is_idle
         return burst and is_idle and not len(self._ledger)
 
-    def _on_signal(self, signum: int, _frame: object) -> None:
+    def _on_signal(self, name: str) -> None:
         self._signals += 1
         if self._signals == 1:
             self._stop_deadline = time.monotonic() + self._stop_timeout_s
-        log(Event.STOP_REQUESTED, worker=self.name, signal=signal.Signals(signum).name,
-            running=len(self._stable.running))  # fmt: skip
+        running = len(self._stable.running)
+        log(Event.STOP_REQUESTED, worker=self.name, signal=name, running=running)
 
     def _on_registered(self) -> None:
         self._ledger.record_all(self._command)
@@ -281,13 +273,5 @@ class ScanWorker(Worker):
             self._command.flush()
             for key, events in self._selector.select(0.1):
                 key.data(events)
-
-    def _tear_down(self) -> None:
-        for link in (self._command, self._bell):
-            link.close()
-        for signum, handler in self._old_handlers.items():
-            signal.signal(signum, handler)
-        signal.set_wakeup_fd(self._old_wakeup)
-        self._selector.close()
-        for end in (self._woken, self._wake):
-            end.close()
+        self._command.close()
+        self._bell.close()

@@ -6,6 +6,7 @@ one look later. Every age is told by Redis' own clock. What an access rule refus
 figure, not a missing screen.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,12 +14,10 @@ from typing import Any
 
 import redis
 from msgspec import structs
-from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.retry import Retry
 
 from rqscan.broker import keys
-from rqscan.broker.connect import outage
+from rqscan.broker.connect import impatient, outage
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.monitor import figures
@@ -34,9 +33,6 @@ COUNTERS = ("rescued", "lost", "refused", "fenced")
 NEWEST_FAILED = 200
 """Failed jobs of a queue that are read and grouped; `Queue.failed` counts the rest too."""
 
-ANSWER_S = 2.0
-"""Longest wait for Redis once connected: the keys of `top` are dead for so long at most."""
-
 BUCKETS = 60 // keys.STAT_S
 """Whole buckets of counts that make the last minute."""
 
@@ -46,14 +42,9 @@ FORGET_S = 3600
 
 def reader(client: redis.Redis) -> redis.Redis:
     """Make a client read texts, and wait once and briefly: the next refresh is the retry."""
-    pool = client.connection_pool
-    pool.connection_kwargs.update(
-        socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S, retry=Retry(NoBackoff(), 0),
-        decode_responses=True, encoding_errors="replace",
-    )  # fmt: skip
-    pool.disconnect()
-    pool.reset()  # connections that were made keep what they were made with
-    return client
+    texts = {"decode_responses": True, "encoding_errors": "replace"}
+    client.connection_pool.connection_kwargs.update(texts)
+    return impatient(client)
 
 
 def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None) -> Snapshot:
@@ -82,7 +73,6 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         "queues": pipe.smembers(keys.QUEUES),
         "beats": pipe.zrange(keys.PRESENCE, 0, -1, withscores=True),
         "due": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
-        "entries": pipe.smembers(keys.ENTRIES),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
         "next": {name: pipe.lindex(keys.queue(name), 0) for name in known},
         "failed": {
@@ -97,8 +87,7 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
     bucket = int(at / keys.STAT_S)
     queues = {key.removeprefix(keys.queue("")) for key in a["queues"] or ()}
     ages = {name: round(at - beat_at, 3) for name, beat_at in sorted(a["beats"] or ())}
-    due = dict(a["due"] or ())
-    due |= dict.fromkeys(sorted(set(a["entries"] or ()) - due.keys()))  # those not due come last
+    due = {name: at if at < math.inf else None for name, at in a["due"] or ()}
     asked = {
         "stats": {n: pipe.hgetall(keys.stat(bucket - n)) for n in range(1, BUCKETS + 1)},
         "queues": {n: _ask(pipe, n, at, settings) for n in sorted(queues | settings.queues.keys())},

@@ -5,22 +5,24 @@ first occurrence. Expressions whose hour starts with ``*`` run in real time inst
 ever sees the clock's face, a time without a zone; it is placed in time here.
 """
 
-import hashlib
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from rqscan.schedule.entries import ALIASES, Entry, to_utc
+from rqscan.schedule.entries import Entry, to_utc
 
-__all__ = ["jitter", "latest_due", "next_due", "run_id"]
+__all__ = ["latest_due", "next_due", "run_id"]
 
 _RESOLUTION = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def next_due(entry: Entry, after: datetime) -> datetime | None:
-    """Give the first due time later than `after`, in UTC and without jitter; None if none comes."""
+    """Give the first due time later than `after`, in UTC; None if none comes."""
+    if entry.invalid or not entry.enabled:
+        return None
     if entry.start:
         after = max(after, entry.start - _RESOLUTION)
     if entry.at:
@@ -48,47 +50,36 @@ def latest_due(entry: Entry, after: datetime, now: datetime) -> datetime | None:
     return newest
 
 
-def jitter(entry: Entry, due: datetime) -> timedelta:
-    """Give what a run waits after its due time: below `jitter_s`, the same for every scheduler."""
-    digest = hashlib.sha256(run_id(entry.name, due).encode()).digest()
-    return timedelta(seconds=int.from_bytes(digest[:8]) / 2**64 * entry.jitter_s)
-
-
 def run_id(name: str, due: datetime) -> str:
-    """Give a run's scan id: NAME-20261201T020000Z, with the microseconds if there are any."""
-    fraction = f"-{due.microsecond:06d}" if due.microsecond else ""
-    return f"{name}-{due.astimezone(UTC):%Y%m%dT%H%M%S}{fraction}Z"
+    """Give a run's scan id: NAME-20261201T020000Z; due times of an entry are a second apart."""
+    return f"{name}-{due.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _next_cron(text: str, zone: ZoneInfo, after: datetime) -> datetime | None:
-    expression = ALIASES.get(text.strip().lower(), text)
-    if expression.split()[-4].startswith("*"):
-        return _next_in_real_time(expression, zone, after)
-    # In a repeated hour the face's next time can lie in the past, hence the loop.
-    for face in CronSim(expression, after.astimezone(zone).replace(tzinfo=None)):
-        if (due := to_utc(face, zone)) > after:
-            return due
-    return None
+    if text.split()[-4].startswith("*"):
+        return _next_in_real_time(text, zone, after)
+    faces = CronSim(text, after.astimezone(zone).replace(tzinfo=None))
+    # In a repeated hour the face's next time can lie in the past.
+    return next((due for face in faces if (due := to_utc(face, zone)) > after), None)
 
 
-def _next_in_real_time(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
-    """Count with one offset up to its change: cronsim's own way misses changes by half an hour."""
-    first = after + _RESOLUTION  # that may be due
-    while True:
-        offset = _offset(first, zone)
-        before = (first + offset - _RESOLUTION).replace(tzinfo=None)
-        face = next(CronSim(expression, before), None)
-        if face is None:
-            return None
-        due = face.replace(tzinfo=UTC) - offset
-        if _offset(due, zone) == offset:
-            return due
-        same, other = first, due
-        while other - same > _RESOLUTION:
-            middle = same + (other - same) // 2
-            same, other = (same, middle) if _offset(middle, zone) != offset else (middle, other)
-        first = other
+def _next_in_real_time(text: str, zone: ZoneInfo, after: datetime) -> datetime | None:
+    """Count with one offset, and with the next if the clocks change before anything is due.
+
+    cronsim's own way misses changes by half an hour.
+    """
+    offset = _offset(after, zone)
+    due = next(_with_offset(text, offset, after), None)
+    if due is None or _offset(due, zone) == offset:
+        return due
+    later = _offset(due, zone)
+    return next((it for it in _with_offset(text, later, after) if _offset(it, zone) == later), None)
 
 
-def _offset(at: datetime, zone: ZoneInfo) -> timedelta:
-    return at.astimezone(zone).utcoffset() or timedelta(0)
+def _with_offset(text: str, offset: timezone, after: datetime) -> Iterator[datetime]:
+    faces = CronSim(text, after.astimezone(offset).replace(tzinfo=None))
+    return (face.replace(tzinfo=offset).astimezone(UTC) for face in faces)
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> timezone:
+    return timezone(at.astimezone(zone).utcoffset() or timedelta(0))

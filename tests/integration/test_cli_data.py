@@ -161,7 +161,7 @@ def test_an_empty_store_gives_empty_answers(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unknown_scan_ends_with_2(store, capsys):
-    assert main(["results", "nwe"]) == 2
+    assert main(["results", "newx"]) == 2
     assert "did you mean 'new'" in capsys.readouterr().err
 
 

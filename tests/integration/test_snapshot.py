@@ -93,7 +93,7 @@ def full(client) -> None:
         lateness_s="0.25",
         state="fired",
     )
-    client.sadd(keys.ENTRIES, "nightly", "off")
+    client.zadd(keys.SCHEDULE, {"off": "inf"})
     client.hset(keys.schedule_entry("off"), mapping={"state": "disabled", "paused": "1"})
     leader = {"name": "sched.1", "host": "web", "pid": 3, "token": "secret"}
     client.set(keys.LEADER, json.dumps(leader), px=10_000)

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import rich_click as click
 
 from rqscan.cli import settings
 from rqscan.cli.group import json_option
+from rqscan.cli.show import print_json_array, print_table
+from rqscan.scan.kinds import load_kinds
 
 __all__ = ["kinds"]
 
@@ -17,9 +20,6 @@ LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern
 @json_option
 def kinds(as_json: bool) -> None:
     """List the scan kinds with their parameters."""
-    from rqscan.cli.show import print_json_array, print_table
-    from rqscan.scan.kinds import load_kinds
-
     found: list[dict[str, Any]] = [
         {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
         for name, kind in load_kinds(settings().jobs.path).items()
@@ -36,8 +36,6 @@ def kinds(as_json: bool) -> None:
 
 def _parameters(params: type[Any]) -> list[dict[str, Any]]:
     """Describe the fields of a parameters' struct by their JSON schema."""
-    import msgspec
-
     _, parts = msgspec.json.schema_components([params])
     fields = parts[params.__name__].get("properties", {})
     return [

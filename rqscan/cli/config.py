@@ -1,11 +1,15 @@
 """`rqscan config`: every setting in force, with its value and where it came from."""
 
+from functools import reduce
 from typing import Any
 
 import rich_click as click
+from msgspec import to_builtins
 
 from rqscan.cli import settings
 from rqscan.cli.group import json_option
+from rqscan.cli.show import print_json_array, print_table
+from rqscan.config import mask_url
 
 __all__ = ["config"]
 
@@ -14,20 +18,12 @@ __all__ = ["config"]
 @json_option
 def config(as_json: bool) -> None:
     """Show every setting in force and where it came from; passwords are masked."""
-    from msgspec import to_builtins
-
-    from rqscan.cli.show import print_json_array, print_table
-    from rqscan.config import mask_url
-
     loaded = settings()
     tree = to_builtins(loaded)
     rows = []
     for name, origin in loaded.origin.items():
-        value: Any = tree
-        for key in name.split("."):
-            value = value[key]
-        is_secret = name.endswith(".url") and value
-        shown = mask_url(value) if is_secret else value
+        value: Any = reduce(lambda table, key: table[key], name.split("."), tree)
+        shown = mask_url(value) if value and name.endswith(".url") else value
         rows.append({"name": name, "value": shown, "origin": origin})
     if as_json:
         print_json_array(rows)
