@@ -1,9 +1,10 @@
 """The embedded Redis of a home, as its users see it: have it, keep it, let it go.
 
 Every process that uses the home holds a shared lock on ``users.lock`` for as long as it lives.
-The keeper (`rqscan.broker.keeper`) holds ``keeper.lock``, which its server inherits, so that there
-is never a second server on the same data; it stops the server once it gets ``users.lock`` alone.
-The locks are the kernel's: no SIGKILL leaves one behind.
+``keeper.lock`` is taken by who starts a keeper (`rqscan.broker.keeper`) and handed on to it and to
+its server: while either lives there is no second server on the same data, and a lock that is free
+again tells that they ended. The keeper stops its server once it gets ``users.lock`` alone. The
+locks are the kernel's: no SIGKILL leaves one behind.
 """
 
 import fcntl
@@ -14,7 +15,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,49 +42,68 @@ def ensure(home: Path) -> Path:
     deadline = time.monotonic() + _START_S
     if home not in _held:
         users = open_lock(home, "users.lock")
-        # a keeper that is stopping its server holds the lock until it has ended
-        _wait(lambda: try_lock(users, fcntl.LOCK_SH), home, deadline)
+        while not try_lock(users, fcntl.LOCK_SH):  # a keeper holds it until its server has ended
+            _pause(home, deadline)
         _held[home] = users
-    start = open_lock(home, "start.lock")  # of several starters, one spawns
-    try:
-        _wait(lambda: try_lock(start, fcntl.LOCK_EX), home, deadline)
-        if _ask(home) in {"", "-LOADING"}:
-            _start(home, deadline)
-    finally:
-        os.close(start)
+    is_started = False
+    while (answer := _ask(home)) in {"", "-LOADING"}:
+        if answer:  # it loads its data, however long
+            deadline = time.monotonic() + _START_S
+        elif not is_started:
+            is_started = revive(home)
+        elif not _is_kept(home):
+            log = (folder_of(home) / "log").read_text(errors="replace")
+            reason = log.strip().rpartition("\n")[2]
+            raise RedisUnavailable(f"the embedded Redis of {home} does not start: {reason}")
+        _pause(home, deadline)
     return socket_path(home)
 
 
 def release(home: Path, *, wait: bool = False) -> None:
     """Let the home's server go; with `wait`, see it gone (≤ 10 s) unless others still use it."""
     home = home.absolute()
-    if home in _held:
-        os.close(_held.pop(home))
+    if (users := _held.pop(home, None)) is None:
+        return
+    is_last = try_lock(users, fcntl.LOCK_EX)
+    os.close(users)
     deadline = time.monotonic() + _STOP_S
-    while wait and _is_kept(home) and not _has_users(home) and time.monotonic() < deadline:
+    while wait and is_last and _is_kept(home) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
 
-def revive(home: Path) -> None:
-    """Start the server again if it died under its users; never waits, so call it and look again."""
+def revive(home: Path) -> bool:
+    """Start a keeper, detached from us, unless one or its server lives; tell whether it did.
+
+    It never waits: whose server died calls it and looks again.
+    """
     home = home.absolute()
-    if not _is_kept(home):
-        os.close(_spawn(home))
+    kept = open_lock(home, "keeper.lock")
+    try:
+        if not try_lock(kept, fcntl.LOCK_EX):
+            return False
+        with (folder_of(home) / "log").open("ab") as log:
+            if log.tell() > _LOG_BYTES:
+                log.truncate(0)
+            command = '"$0" -m rqscan.broker.keeper "$@" &'
+            subprocess.run(  # by a shell that ends at once, so that the keeper is nobody's child
+                ["/bin/sh", "-c", command, sys.executable, home, str(kept)],
+                check=True,
+                cwd=Path(__file__).parents[2],  # where -m finds rqscan
+                umask=0o077,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[kept],
+            )
+        return True
+    finally:
+        os.close(kept)
 
 
 def folder_of(home: Path) -> Path:
-    """Give the folder of the home's server, made for its owner only.
-
-    Raises:
-        HomeUnavailable: it cannot be made.
-    """
-    folder = home / "redis"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise _unwritable(home, error) from error
-    return folder
+    """Give the folder of the home's server; `open_lock` makes it, for its owner only."""
+    return home / "redis"
 
 
 def socket_path(home: Path) -> Path:
@@ -93,7 +112,7 @@ def socket_path(home: Path) -> Path:
     Raises:
         HomeUnavailable: the short folder belongs to someone else.
     """
-    path = home / "redis" / "redis.sock"
+    path = folder_of(home) / "redis.sock"
     if len(os.fsencode(path)) <= _SOCKET_BYTES:
         return path
     name = hashlib.blake2b(os.fsencode(home), digest_size=8).hexdigest()
@@ -111,15 +130,21 @@ def socket_path(home: Path) -> Path:
 
 
 def open_lock(home: Path, name: str) -> int:
-    """Open a lock file of the home; the lock ends with the descriptor, which exec closes.
+    """Open a lock file in the home's folder; the lock ends with the last copy of the descriptor.
 
     Raises:
-        HomeUnavailable: it cannot be opened for writing.
+        HomeUnavailable: the folder cannot be made, or not be written.
     """
+    folder = folder_of(home)
     try:
-        return os.open(folder_of(home) / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _unwritable(home, error) from error
+        raise HomeUnavailable(
+            f"cannot write the state folder {home} ({error.strerror}); make it writable, or set "
+            "RQSCAN_HOME to another folder"
+        ) from error
 
 
 def try_lock(descriptor: int, how: int) -> bool:
@@ -131,27 +156,11 @@ def try_lock(descriptor: int, how: int) -> bool:
     return True
 
 
-def _unwritable(home: Path, error: OSError) -> HomeUnavailable:
-    return HomeUnavailable(
-        f"cannot write the state folder {home} ({error.strerror}); make it writable, or set "
-        "RQSCAN_HOME to another folder"
-    )
-
-
 def _is_kept(home: Path) -> bool:
     """Tell whether a keeper or its server lives."""
     lock = open_lock(home, "keeper.lock")
     try:
         return not try_lock(lock, fcntl.LOCK_EX)
-    finally:
-        os.close(lock)
-
-
-def _has_users(home: Path) -> bool:
-    """Tell whether a process uses the home; a keeper that is stopping its server is none."""
-    lock = open_lock(home, "users.lock")
-    try:
-        return not try_lock(lock, fcntl.LOCK_EX) and try_lock(lock, fcntl.LOCK_SH)
     finally:
         os.close(lock)
 
@@ -168,57 +177,10 @@ def _ask(home: Path) -> str:
             return ""
 
 
-def _wait(condition: Callable[[], bool], home: Path, deadline: float) -> None:
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RedisUnavailable(
-                f"the embedded Redis of {home} did not answer within {_START_S:.0f} s; its log is "
-                f"{home}/redis/log"
-            )
-        time.sleep(_POLL_S)
-
-
-def _start(home: Path, deadline: float) -> None:
-    """Wait until the server answers, however long it loads its data; spawn a keeper if need be."""
-    keeper = _spawn(home)
-
-    def answers_or_ends() -> bool:
-        return _ask(home) != "" or (_has_ended(keeper) and not _is_kept(home))
-
-    try:
-        _wait(answers_or_ends, home, deadline)
-        while (reply := _ask(home)) == "-LOADING":
-            time.sleep(_POLL_S)
-    finally:
-        os.close(keeper)
-    if not reply:
-        lines = (home / "redis" / "log").read_text(errors="replace").split("\n")
-        reason = next((line for line in reversed(lines) if line.strip()), "it wrote no log")
-        raise RedisUnavailable(f"the embedded Redis of {home} does not start: {reason}")
-
-
-def _spawn(home: Path) -> int:
-    """Start a keeper, detached from us; give a pipe that ends when it does."""
-    alive, keepers_end = os.pipe2(os.O_NONBLOCK)
-    with (folder_of(home) / "log").open("ab") as log:
-        if log.tell() > _LOG_BYTES:
-            log.truncate(0)
-        subprocess.run(  # by a shell that ends at once, so that the keeper is nobody's child
-            ["/bin/sh", "-c", '"$0" -m rqscan.broker.keeper "$1" &', sys.executable, home],
-            check=True,
-            cwd=Path(__file__).parents[2],  # where -m finds rqscan
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[keepers_end],
+def _pause(home: Path, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise RedisUnavailable(
+            f"the embedded Redis of {home} did not answer within {_START_S:.0f} s; its log is "
+            f"{folder_of(home)}/log"
         )
-    os.close(keepers_end)
-    return alive
-
-
-def _has_ended(keeper: int) -> bool:
-    try:
-        return os.read(keeper, 1) == b""
-    except BlockingIOError:
-        return False
+    time.sleep(_POLL_S)
