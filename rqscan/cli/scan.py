@@ -207,7 +207,12 @@ def _show_plan(plan: "Plan", *, as_json: bool) -> None:
     from rqscan.cli.show import print_json
 
     scan, targets = plan.scan, plan.targets.count
+    least_s, most_s = (round(seconds, 3) for seconds in plan.estimate_s())
     if as_json:
-        print_json({"targets": targets, "probes": scan.probes, "chunks": scan.chunks})
+        counts = {"targets": targets, "probes": scan.probes, "chunks": scan.chunks}
+        print_json(counts | {"estimated_min_s": least_s, "estimated_max_s": most_s})
         return
-    click.echo(f"{targets:,} targets, {scan.probes:,} probes in {scan.chunks:,} chunks")
+    click.echo(
+        f"{targets:,} targets, {scan.probes:,} probes in {scan.chunks:,} chunks; one work-horse "
+        f"needs {least_s:,.1f} s if every probe is answered, {most_s:,.1f} s if none is"
+    )

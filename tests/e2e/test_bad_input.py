@@ -20,7 +20,7 @@ CASES = [
     (["scan", "127.0.0.1", "--kind", "prots"], 2, "did you mean 'ports'"),
     (["scan", "127.0.0.1", "--queue", "wakaak"], 2, "queue 'wakaak' is not declared"),
     (["scan", "127.0.0.1", "--name", "no spaces"], 2, "scan name 'no spaces'"),
-    (["scan", "127.0.0.1", "--exclude", "127.0.0.1"], 2, "no target is left"),
+    (["scan", "127.0.0.1", "--exclude", "127.0.0.1"], 2, "0 targets are left"),
     (["scan", "203.0.113.7"], 4, "'203.0.113.7' is outside the scope"),
     (["scan", "127.0.0.1", "224.0.0.1"], 4, "'224.0.0.1' is outside the scope"),
     (["results", "no-such-scan"], 2, "no-such-scan"),

@@ -111,12 +111,12 @@ def test_an_unknown_kind_gets_a_hint_and_the_list():
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({"prots": "22"}, ["'prots' = '22'", "unknown", "ports, timeout_ms, tries"]),
-        ({"timeout_ms": 10}, ["'timeout_ms' = 10", ">= 50"]),
-        ({"timeout_ms": 60_001}, ["'timeout_ms' = 60001", "<= 60000"]),
-        ({"tries": "2"}, ["'tries' = '2'", "int"]),
-        ({"tries": 0}, ["'tries' = 0", ">= 1"]),
-        ({"ports": 22}, ["'ports' = 22", "str"]),
+        ({"prots": "22"}, ["'prots': '22'", "unknown field `prots`", "ports, timeout_ms, tries"]),
+        ({"timeout_ms": 10}, ["'timeout_ms': 10", ">= 50", "$.timeout_ms"]),
+        ({"timeout_ms": 60_001}, ["'timeout_ms': 60001", "<= 60000"]),
+        ({"tries": "2"}, ["'tries': '2'", "int", "$.tries"]),
+        ({"tries": 0}, ["'tries': 0", ">= 1"]),
+        ({"ports": 22}, ["'ports': 22", "str"]),
         ({"ports": "22,70000"}, ["port 70000 is outside 1-65535"]),
         ({"ports": "0"}, ["port 0 is outside 1-65535"]),
     ],

@@ -3,27 +3,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqscan.errors import UsageError
-from rqscan.scan.ports import Ports, parse_ports
+from rqscan.scan.ports import parse_ports
 
 
 @pytest.mark.parametrize(
-    ("text", "count", "compact"),
+    ("text", "count", "first", "last"),
     [
-        ("22", 1, "22"),
-        ("443,80, 22,80", 3, "22,80,443"),
-        ("22,80,8000-8100", 103, "22,80,8000-8100"),
-        ("1-65535", 65_535, "1-65535"),
-        ("-", 65_535, "1-65535"),
-        ("3,1,2", 3, "1-3"),
-        ("top-3", 3, "22,80,443"),
-        ("top-3,22,8080", 4, "22,80,443,8080"),
+        ("22", 1, 22, 22),
+        ("443,80, 22,80", 3, 22, 443),
+        ("22,80,8000-8100", 103, 22, 8100),
+        ("1-65535", 65_535, 1, 65_535),
+        ("-", 65_535, 1, 65_535),
+        ("3,1,2", 3, 1, 3),
+        ("top-3", 3, 22, 443),
+        ("top-3,22,8080", 4, 22, 8080),
     ],
 )
-def test_what_is_accepted(text, count, compact):
+def test_what_is_accepted(text, count, first, last):
     ports = parse_ports(text)
-    assert len(ports) == count
-    assert str(ports) == compact
-    assert list(ports) == sorted(set(ports))
+    assert (len(ports), ports[0], ports[-1]) == (count, first, last)
+    assert ports == sorted(set(ports))
 
 
 @pytest.mark.parametrize(
@@ -56,10 +55,6 @@ def test_the_shipped_list_is_a_thousand_ports_of_which_the_first_are_in_every_sh
     assert {22, 80, 443, 445, 3306, 3389} <= set(parse_ports("top-20"))
 
 
-@given(st.sets(st.integers(1, 65_535), max_size=200))
-def test_the_compact_form_reads_back(numbers):
-    ports = Ports(sorted(numbers))
-    if numbers:
-        assert list(parse_ports(str(ports))) == sorted(numbers)
-    assert [ports[i] for i in range(len(ports))] == sorted(numbers)
-    assert all(port in ports for port in numbers)
+@given(st.sets(st.integers(1, 65_535), min_size=1, max_size=200))
+def test_a_list_of_ports_reads_back(numbers):
+    assert parse_ports(",".join(map(str, numbers))) == sorted(numbers)
