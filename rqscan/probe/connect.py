@@ -205,7 +205,8 @@ class _Engine:
             return
         self._pace.progress()
         if was_sent:
-            self._report(probe, *_VERDICTS.get(code, (ProbeState.FILTERED, _name(code))))
+            state, reason = _VERDICTS.get(code) or (ProbeState.FILTERED, _name(code))
+            self._report(probe, state, reason)
         else:
             self._report(probe, ProbeState.UNKNOWN, f"local-{_name(code)}")
 

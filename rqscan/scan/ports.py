@@ -10,9 +10,8 @@ from rqscan.errors import UsageError
 __all__ = ["parse_ports"]
 
 _MAX = 65_535
-
-_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_TOP = re.compile(r"top-([0-9]{1,9})")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_TOP = re.compile(r"top-([0-9]{1,4})")
 
 
 def parse_ports(text: str) -> list[int]:
@@ -23,28 +22,22 @@ def parse_ports(text: str) -> list[int]:
     """
     numbers: set[int] = set()
     for part in text.replace(" ", "").split(","):
-        numbers.update(_parse(part))
+        numbers.update(_parse(f"1-{_MAX}" if part == "-" else part))
     return sorted(numbers)
 
 
 def _parse(part: str) -> Iterable[int]:
-    if part == "-":
-        return range(1, _MAX + 1)
-    if top := _TOP.fullmatch(part):
-        ranked = _ranked()
-        if not 1 <= int(top[1]) <= len(ranked):
-            raise UsageError(f"ports {part!r}: give top-1 to top-{len(ranked)}")
+    ranked = _ranked()
+    if found := _RANGE.fullmatch(part):
+        first, last = int(found[1]), int(found[2] or found[1])
+        if 1 <= first <= last <= _MAX:
+            return range(first, last + 1)
+    elif (top := _TOP.fullmatch(part)) and 1 <= int(top[1]) <= len(ranked):
         return ranked[: int(top[1])]
-    found = _PART.fullmatch(part)
-    if not found:
-        raise UsageError(f"ports {part!r} are no port, range (8000-8100), top-100, top-1000 or -")
-    first, last = int(found[1]), int(found[2] or found[1])
-    for port in (first, last):
-        if not 1 <= port <= _MAX:
-            raise UsageError(f"port {port} is outside 1-{_MAX}")
-    if last < first:
-        raise UsageError(f"ports {part!r} end before they start; write {last}-{first}")
-    return range(first, last + 1)
+    raise UsageError(
+        f"ports {part!r} are no port or range (8000-8100) within 1-{_MAX}, "
+        f"top-1 to top-{len(ranked)}, or -"
+    )
 
 
 @cache

@@ -117,8 +117,8 @@ def test_an_unknown_kind_gets_a_hint_and_the_list():
         ({"tries": "2"}, ["'tries': '2'", "int", "$.tries"]),
         ({"tries": 0}, ["'tries': 0", ">= 1"]),
         ({"ports": 22}, ["'ports': 22", "str"]),
-        ({"ports": "22,70000"}, ["port 70000 is outside 1-65535"]),
-        ({"ports": "0"}, ["port 0 is outside 1-65535"]),
+        ({"ports": "22,70000"}, ["'70000'", "within 1-65535"]),
+        ({"ports": "0"}, ["'0'", "within 1-65535"]),
     ],
 )
 def test_wrong_parameters_are_named_with_their_value(raw, words):

@@ -26,27 +26,29 @@ def test_what_is_accepted(text, count, first, last):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "part"),
     [
-        ("0", "port 0 is outside 1-65535"),
-        ("70000", "port 70000 is outside 1-65535"),
-        ("22,60000-70000", "port 70000 is outside 1-65535"),
-        ("", "ports '' are no port"),
-        ("22,,80", "ports '' are no port"),
-        ("http", "ports 'http' are no port"),
-        ("22-", "ports '22-' are no port"),
-        ("-1", "ports '-1' are no port"),
-        ("٢٢", "ports '٢٢' are no port"),
-        ("90-80", "ports '90-80' end before they start"),
-        ("top-0", "ports 'top-0': give top-1 to top-1000"),
-        ("top-1001", "ports 'top-1001': give top-1 to top-1000"),
-        ("9" * 5000, "are no port"),
+        ("0", "0"),
+        ("70000", "70000"),
+        ("22,60000-70000", "60000-70000"),
+        ("0-5", "0-5"),
+        ("", ""),
+        ("22,,80", ""),
+        ("http", "http"),
+        ("22-", "22-"),
+        ("-1", "-1"),
+        ("٢٢", "٢٢"),
+        ("90-80", "90-80"),
+        ("top-0", "top-0"),
+        ("80,top-1001", "top-1001"),
+        ("9" * 5000, "99"),
     ],
 )
-def test_what_is_refused_is_named(text, message):
+def test_what_is_refused_is_named_with_what_is_accepted(text, part):
     with pytest.raises(UsageError) as caught:
         parse_ports(text)
-    assert message in str(caught.value)
+    assert part in str(caught.value)
+    assert "within 1-65535, top-1 to top-1000, or -" in str(caught.value)
 
 
 def test_the_shipped_list_is_a_thousand_ports_of_which_the_first_are_in_every_shorter_one():
