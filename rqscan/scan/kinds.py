@@ -47,11 +47,6 @@ class Kind(Struct, frozen=True):
         """First line of the function's docstring."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
-    @property
-    def source(self) -> str:
-        """The module that it came from."""
-        return self.function.__module__
-
 
 _kinds: dict[str, Kind] = {}
 
@@ -70,12 +65,13 @@ def kind(
     """
 
     def register(function: F) -> F:
-        new = Kind(name, function, params, probes_per_host, silent_s)
-        known = _kinds.setdefault(name, new)
-        if known.source != new.source:
+        known = _kinds.get(name)
+        if known and known.function.__module__ != function.__module__:
             raise ConfigError(
-                f"kind {name!r} is in {known.source} and in {new.source}; rename one of them"
+                f"kind {name!r} is in {known.function.__module__} and in {function.__module__}; "
+                "rename one of them"
             )
+        _kinds[name] = Kind(name, function, params, probes_per_host, silent_s)
         return function
 
     return register

@@ -112,18 +112,9 @@ def make_plan(
 ) -> Plan:
     """Check what is asked for and plan it; nothing is sent, stored or enqueued.
 
-    Args:
-        settings: scope and declared queues are taken from here.
-        targets: as the user wrote them.
-        kinds: names of registered kinds.
-        queue: where the chunks will wait.
-        name: groups the scans that can be compared.
-        scan_id: made from name and time by default.
-        exclude: targets to leave out, travelling with every chunk.
-        ports: for the kinds that have ports.
-        skip_out_of_scope: leave out what the scope refuses, instead of refusing the whole.
-        schedule: the entry that asks, with the time it is for in `due_at`.
-        due_at: see `schedule`.
+    `name` groups the scans that can be compared; `exclude` travels with every chunk; `ports` goes
+    to the kinds that have ports. `skip_out_of_scope` leaves out what the scope refuses, instead of
+    refusing the whole. `schedule` is the entry that asks, `due_at` the time it asks for.
 
     Raises:
         UsageError: a target, port, kind, name or queue makes no sense, or nothing is left.

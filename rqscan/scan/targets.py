@@ -19,7 +19,6 @@ _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"  # this and the length of a name: RFC 112
 _NUMBER = r"(?:[0-9-]+|0x[0-9a-f]*)\Z"  # as last label: a mistyped address or range, and
 # resolvers read some as an address
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?!{_NUMBER}){_LABEL}")
-_ACCEPTED = "no address, CIDR (10.0.0.0/24), range (10.0.0.5-20 or 10.0.0.1-10.0.1.9) or host name"
 
 
 class Targets(Struct, frozen=True, dict=True):  # dict: for the cached property
@@ -87,12 +86,13 @@ def read_targets(path: str, stdin: TextIO) -> list[str]:
 
 
 def _parse(spec: str) -> Range | str:
-    if "%" in spec:
-        raise UsageError(f"target {spec!r} has a zone, which only one host knows; leave it out")
     try:
         return parse_range(spec)
     except ValueError:
         name = spec.lower().removesuffix(".")
     if _NAME.fullmatch(name):
         return name
-    raise UsageError(f"target {spec!r} is {_ACCEPTED}")
+    raise UsageError(
+        f"target {spec!r} is no address (without a zone), CIDR (10.0.0.0/24), "
+        "range (10.0.0.5-20 or 10.0.0.1-10.0.1.9) or host name"
+    )
