@@ -103,8 +103,8 @@ class _Engine:
     def __init__(
         self, hosts: Sequence[str], ports: Sequence[int], timeout_s: float, tries: int
     ) -> None:
-        v6 = [ip_address(host).version == 6 for host in hosts]  # noqa: PLR2004 - the family's name
-        self._families = [socket.AF_INET6 if six else socket.AF_INET for six in v6]
+        families = {4: socket.AF_INET, 6: socket.AF_INET6}
+        self._families = [families[ip_address(host).version] for host in hosts]
         self._hosts, self._timeout_s, self._tries = hosts, timeout_s, tries
         self._left = len(hosts) * len(ports)  # not dialled once
         self._todo = (
