@@ -26,7 +26,12 @@ class PortsParams(Struct, frozen=True, forbid_unknown_fields=True):
         parse_ports(self.ports)  # its UsageError names the port
 
 
-@kind("ports", params=PortsParams, probes_per_host=lambda params: len(parse_ports(params.ports)))
+@kind(
+    "ports",
+    params=PortsParams,
+    probes_per_host=lambda params: len(parse_ports(params.ports)),
+    silent_s=lambda params: params.tries * params.timeout_ms / 1000,
+)
 def ports(addresses: Sequence[str], params: PortsParams, run: Run) -> Iterator[Observation]:
     """Find the open TCP ports of each host by connecting to them."""
     wanted = parse_ports(params.ports)

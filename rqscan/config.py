@@ -5,18 +5,17 @@ value knows where it came from. Schedule entries and scope rules are checked whe
 """
 
 import difflib
-import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import reduce
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct, convert, field, structs
+from msgspec import Meta, Struct, convert, field, json, structs
 from platformdirs import user_config_path, user_state_path
 
 from rqscan.errors import ConfigError
@@ -33,10 +32,12 @@ __all__ = [
     "mask_url",
 ]
 
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # finite
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 FilePath = Annotated[str, Meta(min_length=1)]
+RedisUrl = Annotated[str, Meta(pattern=r"^(redis|rediss|unix)://")]
+DatabaseUrl = Annotated[str, Meta(pattern=r"^(mysql\+pymysql|sqlite)://")]
 
 
 def mask_url(url: str) -> str:
@@ -46,40 +47,41 @@ def mask_url(url: str) -> str:
     return re.sub(r"(?is)([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", r"\1***", url)
 
 
-class _Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
-    url: str | None = None
-
+class _Endpoint(Struct, frozen=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__}
-        return [*(shown | {"url": self.url and mask_url(self.url)}).items()]
+        fields = structs.asdict(self).items()
+        return [(name, mask_url(v) if isinstance(v, str) else v) for name, v in fields]
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({shown})"
+        return f"{type(self).__name__}({dict(self.__rich_repr__())})"
 
 
-class RedisSettings(_Endpoint, frozen=True, forbid_unknown_fields=True):
+class RedisSettings(_Endpoint, frozen=True):
     """Where Redis is; no url means the embedded server of the home."""
 
+    url: RedisUrl | None = None
     connect_timeout_s: Seconds = 20
 
 
-class DatabaseSettings(_Endpoint, frozen=True, forbid_unknown_fields=True):
+class DatabaseSettings(_Endpoint, frozen=True):
     """Where results are kept; no url means SQLite in the home."""
 
+    url: DatabaseUrl | None = None
 
-class ScopeSettings(Struct, frozen=True, forbid_unknown_fields=True):
+
+_PRIVATE = [
+    "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
+]  # fmt: skip
+
+
+class ScopeSettings(Struct, frozen=True):
     """What may be touched; deny wins. The default is loopback and the private networks."""
 
-    allow: list[str] = field(
-        default_factory=lambda: [
-            "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
-        ]
-    )  # fmt: skip
+    allow: list[str] = field(default_factory=_PRIVATE.copy)
     deny: list[str] = field(default_factory=list)
 
 
-class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class WorkerSettings(Struct, frozen=True):
     """How workers run jobs and when they are given up for lost."""
 
     heartbeat_s: Seconds = 3
@@ -92,13 +94,13 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     allow_functions: list[str] = field(default_factory=list)
 
 
-class JobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class JobsSettings(Struct, frozen=True):
     """Where the scan kinds are; no path means the `jobs` folder beside rqscan or the config."""
 
     path: FilePath | None = None
 
 
-class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class QueueSettings(Struct, frozen=True):
     """How the jobs of one queue are run and kept."""
 
     timeout_s: Positive = 3600  # hard: the work-horse is killed
@@ -110,7 +112,7 @@ class QueueSettings(Struct, frozen=True, forbid_unknown_fields=True):
     failure_ttl_s: Count = 604_800
 
 
-class SpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class SpoolSettings(Struct, frozen=True):
     """How rows are kept on this host's disk while they are not in the store."""
 
     mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
@@ -118,7 +120,7 @@ class SpoolSettings(Struct, frozen=True, forbid_unknown_fields=True):
     max_delay_s: Seconds = 300
 
 
-class IdleSettings(Struct, frozen=True, forbid_unknown_fields=True):
+class IdleSettings(Struct, frozen=True):
     """When the network counts as idle."""
 
     interfaces: list[str] = field(default_factory=list)  # empty: the one that leads to the store
@@ -158,24 +160,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         return [name for name in made if any(part in name for part in NOT_IN_FORCE)]
 
 
-_SECTIONS: dict[str, type[Struct]] = {
-    f.name: f.type
-    for f in structs.fields(Settings)
-    if isinstance(f.type, type) and issubclass(f.type, Struct)
-}
-_WORDS: dict[Any, str] = {
-    Seconds: "a number at least 0",
-    Positive: "a whole number at least 1",
-    Count: "a whole number at least 0",
-    FilePath: "a path",
-    FilePath | None: "a path",
-    Literal["direct", "spool_first", "redis_stream"]: "direct, spool_first or redis_stream",
-    list[str]: "a list of texts",
-    list[dict[str, Any]]: "a list of tables ([[schedule]])",
-}
-_SCHEMES = {"redis.url": ("redis", "rediss", "unix"), "database.url": ("mysql+pymysql", "sqlite")}
-
-
 def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read and check all settings.
 
@@ -195,7 +179,8 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         for name in queues
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
     ]
-    sections = _SECTIONS | {f"queues.{name}": QueueSettings for name in queues}
+    sections = {f.name: f.type for f in structs.fields(Settings) if isinstance(f.default, Struct)}
+    sections |= {f"queues.{name}": QueueSettings for name in queues}
     shape: dict[str, Any] = {"home": FilePath, "schedule": list[dict[str, Any]]}
     for section, struct in sections.items():
         shape |= {f"{section}.{f.name}": f.type for f in structs.fields(struct)}
@@ -210,11 +195,11 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     ]
     for name, value, source in found:
         try:
-            if name not in shape:
-                errors.append(_unknown(name, value, [*shape, *variables]))
-            else:
+            if name in shape:
                 values[name] = _checked(name, value, shape[name], source)
                 origin[name] = source
+            else:
+                errors.append(_unknown(name, value, [*shape, *variables]))
         except ValueError as e:
             errors.append(str(e))
     if errors:
@@ -237,23 +222,18 @@ def _read(named: str | None) -> tuple[Path | None, dict[str, Any]]:
     try:
         return file.absolute(), tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:  # TOML's error tells line and column
-        reason = e.strerror if isinstance(e, OSError) else e
-        raise ConfigError(f"cannot read {file.absolute()}: {reason}") from e
+        raise ConfigError(f"cannot read {file.absolute()}: {e}") from e
 
 
 def _leaves(
-    table: dict[str, Any], shape: Mapping[str, Any], prefix: str = ""
+    table: dict[str, Any], shape: Container[str], prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         name = prefix + key
-        if isinstance(value, dict) and name not in shape and (value or _is_section(name, shape)):
+        if isinstance(value, dict) and name not in shape:
             yield from _leaves(value, shape, f"{name}.")
         else:
             yield name, value
-
-
-def _is_section(name: str, shape: Iterable[str]) -> bool:
-    return any(known.startswith(f"{name}.") for known in shape)
 
 
 def _variable(name: str) -> str:
@@ -263,12 +243,9 @@ def _variable(name: str) -> str:
 
 
 def _unknown(name: str, value: Any, known: list[str]) -> str:
-    if _is_section(name, known):
+    if any(setting.startswith(f"{name}.") for setting in known):
         return f"expected {name} to be a table, got: {mask_url(repr(value))}"
-    section, _, key = name.rpartition(".")
-    siblings = {k.removeprefix(f"{section}."): k for k in known if k.rpartition(".")[0] == section}
-    near = [siblings[k] for k in difflib.get_close_matches(key, siblings, n=1)]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f"unknown setting {name}" + (f", did you mean {near[0]}?" if near else "")
 
 
@@ -278,21 +255,19 @@ def _checked(name: str, value: Any, kind: Any, source: str) -> Any:
     Raises:
         ValueError: it is of another type; the message is for the user.
     """
-    got, schemes, is_variable = mask_url(repr(value)), _SCHEMES.get(name), source == _variable(name)
+    got, is_variable = mask_url(repr(value)), source == _variable(name)
     if is_variable and kind == list[str]:
         value = [part.strip() for part in value.split(",") if part.strip()]
     try:
         value = convert(value, kind, strict=not is_variable)
-        is_right = not (isinstance(value, float) and math.isinf(value))
-        if schemes:
-            url = urlsplit(value)
-            is_right = url.scheme in schemes and url.port != 0
-    except ValueError:  # msgspec's, or urlsplit's of a bad port or address
-        is_right = False
-    if not is_right:
-        words = f"a {', '.join(s + '://' for s in schemes)} URL" if schemes else _WORDS[kind]
+        if name.endswith(".url"):
+            _ = urlsplit(value).port  # a wrong one raises
+    except ValueError:  # of msgspec or urlsplit: their texts may hold a password
+        schema = json.schema(kind)
+        wanted = schema.get("anyOf", [schema])[0].items()  # without the null of an optional one
+        words = ", ".join(f"{word} {limit}" for word, limit in wanted)
         shown = f"{name} ({source})" if is_variable else name
-        raise ValueError(f"expected {shown} to be {words}, got: {got}")
+        raise ValueError(f"expected {shown} with {words}, got: {got}") from None
     if kind in (FilePath, FilePath | None):
         base = Path() if is_variable else Path(source).parent
         value = str((base / expanduser(value)).absolute())  # noqa: PTH111 - as above

@@ -46,7 +46,6 @@ class Event(StrEnum):
     ENTRY_INVALID = "entry_invalid"
     RUNNING_AS_ROOT = "running_as_root"
     SETTING_WITHOUT_EFFECT = "setting_without_effect"
-    KIND_LOADED = "kind_loaded"
 
 
 _WARNINGS = {
@@ -58,17 +57,17 @@ _WARNINGS = {
 
 def configure(level: str, *, as_json: bool, stream: TextIO = sys.stderr) -> None:
     """Send all records of this process, from `level` up, to the stream."""
-    last: list[Any]
+    last: list[Any] = [
+        _defuse,
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(),
+            timestamp_key="at",
+            exception_formatter=structlog.dev.plain_traceback,
+        ),
+    ]
     if as_json:
         json_lines = structlog.processors.JSONRenderer(default=_plain)
         last = [structlog.processors.format_exc_info, json_lines]
-    else:
-        plain = structlog.dev.plain_traceback
-        colors = stream.isatty()
-        lines = structlog.dev.ConsoleRenderer(
-            colors=colors, timestamp_key="at", exception_formatter=plain
-        )
-        last = [_defuse, lines]
     to_stdlib = structlog.stdlib.ProcessorFormatter
     out = logging.StreamHandler(stream)
     processors = [to_stdlib.remove_processors_meta, *last]

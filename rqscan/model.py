@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from rqscan.states import ENDED_SCAN, ChunkState, ScanState
+from rqscan.states import ChunkState, ScanState
 
 __all__ = [
     "COVERAGE",
@@ -122,7 +122,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def is_ended(self) -> bool:
         """Tell whether every chunk has ended."""
-        return self.state in ENDED_SCAN
+        return self.state not in (ScanState.QUEUED, ScanState.RUNNING)
 
 
 class Row(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["ENDED_CHUNK", "ENDED_SCAN", "ChunkState", "ProbeState", "ScanState", "WorkerState"]
+__all__ = ["ChunkState", "ProbeState", "ScanState", "WorkerState"]
 
 
 class ScanState(StrEnum):
@@ -46,9 +46,3 @@ class WorkerState(StrEnum):
     MISMATCHED = "mismatched"
     STALE = "stale"
     LOST = "lost"
-
-
-ENDED_CHUNK = frozenset({ChunkState.FINISHED, ChunkState.FAILED, ChunkState.CANCELLED})
-ENDED_SCAN = frozenset(
-    {ScanState.FINISHED, ScanState.PARTIAL, ScanState.FAILED, ScanState.CANCELLED}
-)

@@ -6,7 +6,6 @@ server dies, the keeper ends: a user that still needs them calls `rqscan.broker.
 What it has to say goes to the home's log, whose last line becomes the user's error.
 """
 
-import ctypes
 import fcntl
 import importlib.util
 import os
@@ -18,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,13 +25,13 @@ from setproctitle import setproctitle
 
 from rqscan.broker.embedded import folder_of, open_lock, socket_path, try_lock
 from rqscan.errors import RedisUnavailable, RqscanError
+from rqscan.process import die_with
 
 __all__ = ["main"]
 
 _OLDEST = (6, 2)
 _LAST_REDIS_FOR_VALKEY = (7, 2)  # Valkey came from it, and reads nothing newer of Redis
 _POLL_S = 0.2  # between two looks at whether the home still has users
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class _Server(msgspec.Struct, frozen=True):
@@ -76,14 +76,6 @@ def main(home: Path, kept: int) -> None:
 
 def _start(home: Path, kept: int) -> "subprocess.Popen[bytes]":
     """Start the server as our child that holds the keeper's lock too and does not outlive us."""
-    libc = ctypes.CDLL(None)
-    keeper = os.getpid()
-
-    def end_with_keeper() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != keeper:
-            os._exit(1)
-
     return subprocess.Popen(
         [
             "rqscan redis", "--unixsocket", socket_path(home), "--unixsocketperm", "600",
@@ -92,7 +84,7 @@ def _start(home: Path, kept: int) -> "subprocess.Popen[bytes]":
         ],
         executable=_choose(home),
         pass_fds=[kept],
-        preexec_fn=end_with_keeper,  # noqa: PLW1509 - the keeper has no threads
+        preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - the keeper has no threads
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rqscan.config import Settings
     from rqscan.store.repository import Repository
 
-__all__ = ["main", "repository", "settings"]
+__all__ = ["main", "repository", "settings", "start_log"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,6 +38,19 @@ def settings() -> "Settings":
     context = get_current_context()
     assert context, "only a command asks"
     return load(context.find_root().obj)
+
+
+def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
+    """Begin the log of a long-lived process, with what its operator should know at once."""
+    import os
+
+    from rqscan.logs import Event, configure, log
+
+    configure(level, as_json=as_json)
+    if os.geteuid() == 0:
+        log(Event.RUNNING_AS_ROOT, advice="what it runs, runs as root too")
+    for setting in settings.without_effect:
+        log(Event.SETTING_WITHOUT_EFFECT, setting=setting)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ all that the command needs, is imported when the command is called.
 """
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -95,7 +96,8 @@ def run(argv: list[str] | None) -> int:
         code = _fail(e.format_message(), e.exit_code)
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has seen enough, and Python must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as e:  # a file that the user named, or a full disk under stdout
         if e.filename is None and e.errno != errno.ENOSPC:

@@ -20,7 +20,7 @@ from rqscan.errors import FailedError, UsageError
 from rqscan.fleet.presence import is_listening
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
-from rqscan.scan.plan import make_plan
+from rqscan.scan.plan import Plan, make_plan
 from rqscan.scan.progress import read_progress
 from rqscan.scan.submit import submit
 from rqscan.scan.targets import read_targets
@@ -63,11 +63,7 @@ def scan(
     if plan.left_out:
         click.echo(f"{plan.left_out} targets out of scope were left out", err=True)
     if dry_run:
-        counts = {
-            "targets": plan.targets.count, "probes": plan.scan.probes, "chunks": plan.scan.chunks,
-        }  # fmt: skip
-        text = "{targets:,} targets, {probes:,} probes in {chunks:,} chunks"
-        print_json(counts) if as_json else click.echo(text.format(**counts))
+        _show_plan(plan, as_json=as_json)
         return 0
     client = connect(found)  # before anything is planned: without Redis nothing would run
     submit(plan, settings=found, client=client)
@@ -110,6 +106,25 @@ def _wait_for_end(scan: Scan, client: redis.Redis) -> Progress:
                     click.echo(f"no worker listens on queue {scan.queue!r}; {advice}", err=True)
             time.sleep(POLL_S)
     raise FailedError(f"scan {scan.scan_id} is gone from Redis; see `rqscan scans`")
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    least_s, most_s = (round(seconds, 3) for seconds in plan.estimate_s())
+    counts = {
+        "targets": plan.targets.count,
+        "probes": plan.scan.probes,
+        "chunks": plan.scan.chunks,
+        "estimated_min_s": least_s,
+        "estimated_max_s": most_s,
+    }
+    if as_json:
+        print_json(counts)
+        return
+    click.echo(
+        "{targets:,} targets, {probes:,} probes in {chunks:,} chunks; one work-horse needs "
+        "{estimated_min_s:,.1f} s if every probe is answered, {estimated_max_s:,.1f} s if none "
+        "is".format(**counts)
+    )
 
 
 def _show(scan: Scan, progress: Progress, *, as_json: bool) -> None:

@@ -2,9 +2,8 @@
 
 import rich_click as click
 
-from rqscan import logs
 from rqscan.broker.connect import connect
-from rqscan.cli import settings
+from rqscan.cli import settings, start_log
 from rqscan.cli.group import log_options
 from rqscan.schedule.scheduler import ScanScheduler
 
@@ -18,5 +17,5 @@ def scheduler(log_level: str, log_json: bool) -> None:
     """
     found = settings()
     with connect(found) as client:
-        logs.configure(log_level, as_json=log_json)
+        start_log(found, log_level, as_json=log_json)
         ScanScheduler(connection=client, settings=found).run()

@@ -1,12 +1,13 @@
 """`rqscan up`: Redis, worker and scheduler on this machine, until ^C."""
 
-import ctypes
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -19,9 +20,9 @@ from rqscan.cli.top import top
 from rqscan.config import Settings
 from rqscan.errors import FailedError
 from rqscan.fleet.presence import is_listening
+from rqscan.process import die_with
 
 START_S = 30.0
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 Processes = dict[str, subprocess.Popen[bytes]]
 
@@ -76,7 +77,7 @@ def _fleet(settings: Settings, home: Path) -> Iterator[Processes]:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,  # ^C is for this process, which stops them in order
-                    preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads here
+                    preexec_fn=partial(die_with, os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - no threads here
                 )
         yield processes
     finally:
@@ -88,10 +89,6 @@ def _fleet(settings: Settings, home: Path) -> Iterator[Processes]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _check(processes: Processes, home: Path) -> None:

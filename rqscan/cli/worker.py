@@ -1,15 +1,12 @@
 """`rqscan worker`: run the jobs of some queues until told to stop."""
 
-import os
-
 import rich_click as click
 from msgspec.structs import replace
 
-from rqscan import logs
 from rqscan.broker.connect import connect, outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
-from rqscan.cli import settings
+from rqscan.cli import settings, start_log
 from rqscan.cli.group import log_options
 from rqscan.fleet.worker import ScanWorker
 from rqscan.scan.execute import Runner
@@ -47,11 +44,7 @@ def worker(
     Runner(found)  # a kind or a scope that can't be loaded is told here, in one sentence
     ScanJob.allow_functions = frozenset(found.worker.allow_functions)
     client = connect(found)
-    logs.configure(log_level, as_json=log_json)
-    if os.geteuid() == 0:
-        logs.log(logs.Event.RUNNING_AS_ROOT, advice="jobs run as root too")
-    for setting in found.without_effect:
-        logs.log(logs.Event.SETTING_WITHOUT_EFFECT, setting=setting)
+    start_log(found, log_level, as_json=log_json)
     with outage():
         fleet_worker = ScanWorker(
             names, name=name, connection=client, settings=found, concurrency=concurrency

@@ -5,7 +5,6 @@ the worker as the arguments of the finish script. Only a plain function of RQ's 
 allowed by the operator) makes a horse load RQ, in `rqscan.fleet.horse_rq`.
 """
 
-import ctypes
 import importlib
 import os
 import resource
@@ -22,15 +21,13 @@ from rqscan.config import Settings
 from rqscan.fleet import wire
 from rqscan.fleet.outcomes import failure, success
 from rqscan.fleet.wire import Assignment, Outcome, Report
+from rqscan.process import die_with
 from rqscan.scan.execute import Attempt, Runner
 
 __all__ = ["main", "prepare"]
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 REPORT_S = 1.0
 """Shortest time between two reports of progress."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SoftTimeout(BaseException):
@@ -51,9 +48,7 @@ def prepare(settings: Settings) -> Runner:
 
 def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Runner) -> None:
     """Run jobs from `sock` until there are no more, then exit; never returns."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != template_pid:  # it died before the line above
-        os._exit(0)
+    die_with(template_pid, signal.SIGKILL)
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if limit := settings.worker.memory_limit_bytes:

@@ -13,8 +13,10 @@ import socket
 import struct
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from ipaddress import ip_address
+from math import inf
 from select import EPOLLOUT, epoll
 from typing import NamedTuple
 
@@ -26,25 +28,19 @@ __all__ = ["ProbeResult", "scan_ports"]
 
 _VERDICTS = {  # what a SYN brought back; any other errno is filtered, with its own name
     0: (ProbeState.OPEN, "accepted"),
-    errno.EISCONN: (ProbeState.OPEN, "accepted"),
     errno.ECONNRESET: (ProbeState.OPEN, "reset"),  # accepted, then thrown out
     errno.EPIPE: (ProbeState.OPEN, "reset"),
     errno.ECONNREFUSED: (ProbeState.CLOSED, "refused"),
     errno.EHOSTUNREACH: (ProbeState.FILTERED, "host-unreachable"),
-    errno.EHOSTDOWN: (ProbeState.FILTERED, "host-unreachable"),
-    errno.ENONET: (ProbeState.FILTERED, "host-unreachable"),
     errno.ENETUNREACH: (ProbeState.FILTERED, "net-unreachable"),
     errno.ENOPROTOOPT: (ProbeState.FILTERED, "proto-unreachable"),
     errno.EACCES: (ProbeState.FILTERED, "admin-prohibited"),
-    errno.EPERM: (ProbeState.FILTERED, "admin-prohibited"),
 }
-_ANSWERS = frozenset(
-    {0, errno.EISCONN, errno.ECONNRESET, errno.EPIPE, errno.ECONNREFUSED}
-)  # surely from the target
-_PENDING = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
-_SHORT = frozenset(
-    {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
-)
+_ANSWERS = {code for code, (state, _) in _VERDICTS.items() if state is not ProbeState.FILTERED}
+_SHORT = {
+    errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN,
+    errno.ENOSPC,  # of epoll's watches
+}  # fmt: skip
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger 0: no TIME_WAIT piles up
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 _BURST = 256  # dials between two polls, so that answers are not kept waiting
@@ -76,7 +72,6 @@ def scan_ports(
     may_dial: Callable[[str], bool],
     timeout_s: float = 1.0,
     tries: int = 2,
-    seed: int = 0,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Iterator[ProbeResult]:
     """Connect to every port of every address, in an order shuffled over both.
@@ -96,165 +91,139 @@ def scan_ports(
         else:
             advance(len(ports))
             yield ProbeResult(address, None, ProbeState.UNKNOWN, "out-of-scope", 0)
-    engine = _Engine(hosts, ports, timeout_s, tries, seed)
-    try:
-        while engine.is_busy:
-            results = engine.turn()
-            if results:
-                advance(len(results))
-                yield from results
-    finally:
-        engine.close()
+    with closing(_Engine(hosts, ports, timeout_s, tries).run()) as turns:
+        for results in turns:
+            advance(len(results))
+            yield from results
 
 
 class _Engine:
     """The loop's state: what is still to do, what is in flight, what has been found out."""
 
     def __init__(
-        self, hosts: Sequence[str], ports: Sequence[int], timeout_s: float, tries: int, seed: int
+        self, hosts: Sequence[str], ports: Sequence[int], timeout_s: float, tries: int
     ) -> None:
-        v6 = [ip_address(host).version == 6 for host in hosts]  # noqa: PLR2004 - the family's name
-        self._families = [socket.AF_INET6 if six else socket.AF_INET for six in v6]
+        families = {4: socket.AF_INET, 6: socket.AF_INET6}
+        self._families = [families[ip_address(host).version] for host in hosts]
         self._hosts, self._timeout_s, self._tries = hosts, timeout_s, tries
+        self._left = len(hosts) * len(ports)  # not dialled once
         self._todo = (
             _Probe(index % len(hosts), ports[index // len(hosts)], 1)
-            for index in Permutation(len(hosts) * len(ports), seed)
+            for index in Permutation(self._left, seed=0)
         )
-        self._again: deque[_Probe] = deque()  # their next try
-        self._delayed: deque[tuple[float, _Probe]] = deque()  # the same try, when it is due
+        self._again: deque[tuple[float, _Probe]] = deque()  # with the time that it is due
         self._flights: OrderedDict[int, _Flight] = OrderedDict()  # by descriptor, oldest first
         self._results: list[ProbeResult] = []
         self._pace = Pace()
         self._epoll = epoll()
-        self._is_dry = False  # nothing left in _todo
 
-    @property
-    def is_busy(self) -> bool:
-        return not self._is_dry or bool(self._flights or self._again or self._delayed)
-
-    def close(self) -> None:
-        for _, sock, _ in self._flights.values():
-            sock.close()
-        self._epoll.close()
-
-    def turn(self) -> list[ProbeResult]:
-        """Launch, collect, expire once; give the verdicts found."""
-        self._launch()
-        self._collect(self._wait_s())
-        now = time.monotonic()
-        if self._flights and next(iter(self._flights.values()))[0] <= now:
-            self._collect(0)  # whatever came before `now` is seen before anything expires
-            self._expire(now)
-        results, self._results = self._results, []
-        return results
+    def run(self) -> Generator[list[ProbeResult], None, None]:
+        """Launch, collect and expire in turns; give the verdicts found in each."""
+        try:
+            while self._left or self._flights or self._again:
+                self._launch()
+                self._collect(self._wait_s())
+                now = time.monotonic()
+                if self._deadline() <= now:
+                    self._collect(0)  # what came before `now` is seen before anything expires
+                while self._deadline() <= now:
+                    self._silent(*self._forget(next(iter(self._flights))))
+                if self._results:
+                    yield self._results
+                    self._results = []
+        finally:
+            for _, sock, _ in self._flights.values():
+                sock.close()
+            self._epoll.close()
 
     def _launch(self) -> None:
-        now, again = time.monotonic(), self._again
-        if now < self._pace.resume_at:
-            return
-        while self._delayed and self._delayed[0][0] <= now:
-            again.append(self._delayed.popleft()[1])
+        now = time.monotonic()
         for _ in range(min(_BURST, self._pace.window - len(self._flights))):
-            probe = again.popleft() if again else next(self._todo, None)
-            if probe is None:
-                self._is_dry = True
+            if self._pace.resume_at > now:
                 return
-            if not self._dial(probe):
-                return
+            if self._again and self._again[0][0] <= now:
+                self._dial(self._again.popleft()[1])
+            elif self._left:
+                self._left -= 1
+                self._dial(next(self._todo))
 
-    def _dial(self, probe: _Probe) -> bool:
-        """Send one SYN; tell whether to go on with the next."""
+    def _dial(self, probe: _Probe) -> None:
+        """Send one SYN."""
+        sock = None
         try:
             sock = socket.socket(self._families[probe.host], _STREAM)
-        except OSError as error:
-            return self._refused_here(probe, error.errno or 0)
-        code = sock.connect_ex((self._hosts[probe.host], probe.port))
-        if code in _PENDING:
-            fd = sock.fileno()
-            try:
-                self._epoll.register(fd, EPOLLOUT)
-            except OSError as error:  # out of watches or memory
-                sock.close()
-                return self._refused_here(probe, error.errno or 0)
-            self._flights[fd] = (time.monotonic() + self._timeout_s, sock, probe)
-            return True
+            code = sock.connect_ex((self._hosts[probe.host], probe.port))
+            if code == errno.EINPROGRESS:
+                self._epoll.register(sock, EPOLLOUT)
+                self._flights[sock.fileno()] = (time.monotonic() + self._timeout_s, sock, probe)
+                return
+        except OSError as error:  # out of descriptors or watches, or no such family
+            code = error.errno or errno.EIO
         # With a local port chosen a SYN went out, and a near target's ICMP error may be back.
-        if code in _ANSWERS or (code not in _SHORT and sock.getsockname()[1]):
-            return self._landed(sock, probe, code)
-        sock.close()
-        return self._refused_here(probe, code)
+        was_sent = code in _ANSWERS or bool(sock and sock.getsockname()[1])
+        self._landed(sock, probe, code, was_sent=was_sent)
 
-    def _refused_here(self, probe: _Probe, code: int) -> bool:
-        if code in _SHORT:
-            return self._delay(probe, _name(code))
-        self._settle(probe, ProbeState.UNKNOWN, f"local-{_name(code)}")
-        return True
+    def _deadline(self) -> float:
+        return next(iter(self._flights.values()))[0] if self._flights else inf
 
     def _wait_s(self) -> float:
         """Tell for how long nothing can happen but an answer."""
-        until = [self._delayed[0][0]] if self._delayed else []
-        if self._flights:
-            until.append(next(iter(self._flights.values()))[0])
-        if (self._again or not self._is_dry) and len(self._flights) < self._pace.window:
-            until.append(self._pace.resume_at)
-        return max(0.0, min(until, default=0.0) - time.monotonic())
+        until = self._deadline()
+        if len(self._flights) < self._pace.window:
+            if self._left:
+                until = min(until, self._pace.resume_at)
+            elif self._again:
+                until = min(until, max(self._pace.resume_at, self._again[0][0]))
+        return 0.0 if until == inf else max(0.0, until - time.monotonic())
 
     def _collect(self, wait_s: float) -> None:
         for fd, _ in self._epoll.poll(wait_s, MAX_WINDOW):
-            _, sock, probe = self._flights[fd]
+            sock, probe = self._forget(fd)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._forget(fd)
             if code == errno.ETIMEDOUT:  # the kernel gave up before we did
                 self._silent(sock, probe)
             else:
-                self._landed(sock, probe, code)
+                self._landed(sock, probe, code, was_sent=True)
 
-    def _landed(self, sock: socket.socket, probe: _Probe, code: int) -> bool:
-        """Settle what an answered or failed connect means; tell whether to go on dialling."""
-        is_self = False
-        if code in (0, errno.EISCONN):
-            is_self = _is_self_connected(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        sock.close()
-        if is_self:
-            return self._delay(probe, "self-connect")
-        if code in _SHORT:
-            return self._refused_here(probe, code)
-        state, reason = _VERDICTS.get(code) or (ProbeState.FILTERED, _name(code))
-        self._settle(probe, state, reason)
-        return True
-
-    def _expire(self, now: float) -> None:
-        while self._flights:
-            fd, (deadline, sock, probe) = next(iter(self._flights.items()))
-            if deadline > now:
-                return
-            self._forget(fd)
-            self._silent(sock, probe)
-
-    def _forget(self, fd: int) -> None:
+    def _forget(self, fd: int) -> tuple[socket.socket, _Probe]:
         self._epoll.unregister(fd)  # closing would not: a forked child may share the socket
-        del self._flights[fd]
+        _, sock, probe = self._flights.pop(fd)
+        return sock, probe
+
+    def _landed(
+        self, sock: socket.socket | None, probe: _Probe, code: int, *, was_sent: bool
+    ) -> None:
+        """Settle what an answered or failed connect means."""
+        shortage = _name(code) if code in _SHORT else ""
+        if sock:
+            if code == 0:
+                shortage = "self-connect" if _is_self_connected(sock) else ""
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            sock.close()
+        if shortage:
+            self._delay(probe, shortage)
+            return
+        self._pace.progress()
+        if was_sent:
+            state, reason = _VERDICTS.get(code) or (ProbeState.FILTERED, _name(code))
+            self._report(probe, state, reason)
+        else:
+            self._report(probe, ProbeState.UNKNOWN, f"local-{_name(code)}")
 
     def _silent(self, sock: socket.socket, probe: _Probe) -> None:
         sock.close()
-        if probe.attempt == self._tries:
-            self._settle(probe, ProbeState.NO_RESPONSE, "timeout")
-            return
         self._pace.progress()
-        self._again.append(_Probe(probe.host, probe.port, probe.attempt + 1))
+        if probe.attempt == self._tries:
+            self._report(probe, ProbeState.NO_RESPONSE, "timeout")
+        else:
+            self._again.append((0.0, probe._replace(attempt=probe.attempt + 1)))
 
-    def _delay(self, probe: _Probe, reason: str) -> bool:
+    def _delay(self, probe: _Probe, reason: str) -> None:
         """Try the same try again later, unless that has gone on for too long."""
         if self._pace.back_off(len(self._flights)):
-            self._delayed.append((time.monotonic() + RETRY_S, probe))
-            return False
-        self._report(probe, ProbeState.UNKNOWN, reason)  # no progress: the next give up at once
-        return True
-
-    def _settle(self, probe: _Probe, state: ProbeState, reason: str) -> None:
-        self._pace.progress()
-        self._report(probe, state, reason)
+            self._again.append((time.monotonic() + RETRY_S, probe))
+        else:  # no progress: the next give up at once
+            self._report(probe, ProbeState.UNKNOWN, reason)
 
     def _report(self, probe: _Probe, state: ProbeState, reason: str) -> None:
         host, port, attempt = probe

@@ -23,17 +23,14 @@ class Permutation:
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        self.size = size  # may exceed what len() can tell
+        self._size = size
         self._width = max(1, isqrt(size))
         self._height = -(-size // self._width)
         digest = blake2b(str(seed).encode(), digest_size=32).digest()
         self._keys = tuple(int.from_bytes(digest[i : i + 8]) for i in range(0, 32, 8))
 
-    def __len__(self) -> int:
-        return self.size
-
     def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.size:
+        if not 0 <= index < self._size:
             raise IndexError(index)
         width, height, (a, b, c, d) = self._width, self._height, self._keys
         while True:
@@ -43,11 +40,11 @@ class Permutation:
             x = (x + _mix(y, c)) % width
             y = (y + _mix(x, d)) % height
             index = y * width + x
-            if index < self.size:
+            if index < self._size:
                 return index
 
     def __iter__(self) -> Iterator[int]:
-        return map(self.__getitem__, range(self.size))
+        return map(self.__getitem__, range(self._size))
 
 
 def _mix(value: int, key: int) -> int:

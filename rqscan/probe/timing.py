@@ -6,13 +6,16 @@ a resource, and grows back with every answer. Shortness is our own: it is never 
 
 import resource
 import time
-from pathlib import Path
 
-__all__ = ["MAX_WINDOW", "PATIENCE_S", "RETRY_S", "Pace"]
+__all__ = ["ANSWERED_S", "MAX_WINDOW", "PATIENCE_S", "RETRY_S", "Pace"]
 
 MAX_WINDOW = 4000
 """Most sockets in flight: at 1 s of silence per port this many ports/s; measured, more gains
 nothing on a LAN."""
+
+ANSWERED_S = 30e-6
+"""What a probe costs that is answered at once: `bench/ports.py`, all ports of loopback in about
+2 s on 2 shared cores of 2026."""
 
 PATIENCE_S = 30.0
 """Without any progress for so long, a shortage becomes the verdict ``unknown``."""
@@ -25,22 +28,20 @@ _PAUSE_S = 0.005
 _RESERVE = 64  # descriptors left to the rest of the process
 
 
-def _free_descriptors() -> int:
-    """Raise the soft limit to the hard one; tell how many sockets may be opened."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _most_sockets() -> int:
+    """Raise the soft limit of descriptors to the hard one; tell how many sockets it allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard == resource.RLIM_INFINITY:
         return MAX_WINDOW
-    return hard - len(list(Path("/proc/self/fd").iterdir())) - _RESERVE
+    return max(1, min(MAX_WINDOW, hard - _RESERVE))
 
 
 class Pace:
     """The window, and the pauses taken when something runs short."""
 
     def __init__(self) -> None:
-        self._most = max(1, min(MAX_WINDOW, _free_descriptors()))
-        self.window = self._most
+        self.window = self._most = _most_sockets()
         self.resume_at = 0.0  # monotonic; nothing is dialled before
         self._short_since: float | None = None
 
@@ -56,6 +57,8 @@ class Pace:
         """
         now = time.monotonic()
         self._short_since = self._short_since or now
+        if not in_flight and now - self._short_since >= PATIENCE_S:
+            return False
         self.window = max(1, min(self.window, in_flight * 7 // 10))
         self.resume_at = now + _PAUSE_S
-        return in_flight > 0 or now - self._short_since < PATIENCE_S
+        return True

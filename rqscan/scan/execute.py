@@ -5,21 +5,19 @@ checked, with this worker's own settings: a payload that was altered in Redis wi
 """
 
 import contextlib
-import functools
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from rqscan import clock, config
 from rqscan.config import Settings
 from rqscan.errors import RefusedPayloadError, StoreUnavailable
 from rqscan.model import COVERAGE, Chunk, ChunkRecord, Observation
 from rqscan.scan.kinds import Run, check_params, get_kind, load_kinds
-from rqscan.scan.scope import Scope, resolve
-from rqscan.scan.targets import expand, parse_targets
+from rqscan.scan.scope import Scope
 from rqscan.states import ChunkState
 from rqscan.store.outbox import Outbox
 
@@ -39,8 +37,8 @@ class Runner:
 
     def __init__(self, settings: Settings) -> None:
         load_kinds(settings.jobs.path)
-        self._allow, self._deny = settings.scope.allow, settings.scope.deny
-        Scope(self._allow, self._deny)  # a wrong entry is told at start, not by the first chunk
+        self._scope = partial(Scope, settings.scope.allow, settings.scope.deny)
+        self._scope()  # a wrong entry is told at start, not by the first chunk
         self._outbox = Outbox(settings)
 
     def run(self, payload: dict[str, Any], attempt: Attempt) -> dict[str, int]:
@@ -55,43 +53,45 @@ class Runner:
             chunk = msgspec.convert(payload, Chunk)
         except msgspec.ValidationError as e:
             raise RefusedPayloadError(f"the payload is no chunk of a scan: {e}") from e
-        record = ChunkRecord(
+        record = partial(
+            ChunkRecord,
             scan_id=chunk.scan_id, chunk=chunk.chunk, generation=chunk.generation,
-            attempt=attempt.number, kind=chunk.kind, worker=attempt.worker,
-            state=ChunkState.FINISHED, started_at=clock.now(), finished_at=clock.now(),
+            attempt=attempt.number, kind=chunk.kind, worker=attempt.worker, started_at=clock.now(),
         )  # fmt: skip
         try:
-            observations, probes = self._observe(chunk, attempt)
+            rows, probes = self._observe(chunk, attempt.report)
         except Exception as e:
             error = f"{type(e).__name__}: {e}"
-            failed = replace(record, state=ChunkState.FAILED, finished_at=clock.now(), error=error)
+            failed = record(state=ChunkState.FAILED, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
                 self._outbox.record(failed)
             raise
         self._outbox.record(
-            replace(record, finished_at=clock.now(), probes=probes, observations=observations)
+            record(
+                state=ChunkState.FINISHED,
+                finished_at=clock.now(),
+                probes=probes,
+                observations=rows,
+            )
         )
-        facts = sum(observation.state != COVERAGE for observation in observations)
-        return {"observations": facts, "probes": probes}
+        return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}
 
-    def _observe(self, chunk: Chunk, attempt: Attempt) -> tuple[list[Observation], int]:
+    def _observe(
+        self, chunk: Chunk, report: Callable[[float], None]
+    ) -> tuple[list[Observation], int]:
         kind = get_kind(chunk.kind)
         params = check_params(kind, chunk.params)
-        excluded = parse_targets(chunk.exclude, limit=None)
-        resolve_once = functools.cache(resolve)  # what was checked is what is dialled
-        deny = [*self._deny, *excluded.slice(0, excluded.addresses)]
-        scope = Scope(self._allow, deny, resolve=resolve_once)
-        scope.check(chunk.targets, excluded)
-        targets = parse_targets(chunk.targets).minus(excluded)
-        addresses = list(expand(targets.slice(0, targets.addresses)))
-        addresses += [resolve_once(name)[0] for name in targets.names]
+        scope = self._scope(chunk.exclude)
+        targets = scope.check(chunk.targets)
+        named = (scope.resolve(name)[0] for name in targets.names)
+        addresses = list(dict.fromkeys([*targets.addresses(), *named]))
         planned = max(1, len(addresses) * kind.probes_per_host(params))
         probes = 0
 
         def advance(count: int) -> None:
             nonlocal probes
             probes += count
-            attempt.report(min(1.0, probes / planned))
+            report(min(1.0, probes / planned))
 
         return list(kind.function(addresses, params, Run(scope.may_dial, advance))), probes
 

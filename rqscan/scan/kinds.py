@@ -6,7 +6,6 @@ a module of the jobs folder, or in a package with the entry-point group ``rqscan
 
 import difflib
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -41,14 +40,24 @@ class Kind(Struct, frozen=True):
     function: Callable[[Sequence[str], Any, Run], Iterator[Observation]]
     params: type[Struct]
     probes_per_host: Callable[[Any], int]
-    description: str  # first line of the function's docstring
-    source: str  # module that it came from
+    silent_s: Callable[[Any], float]  # how long one probe takes that nobody answers
+
+    @property
+    def description(self) -> str:
+        """First line of the function's docstring."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
 _kinds: dict[str, Kind] = {}
 
 
-def kind(name: str, *, params: type[P], probes_per_host: Callable[[P], int]) -> Callable[[F], F]:
+def kind(
+    name: str,
+    *,
+    params: type[P],
+    probes_per_host: Callable[[P], int],
+    silent_s: Callable[[P], float] = lambda _: 0.0,
+) -> Callable[[F], F]:
     """Register the decorated function as the scan kind `name`.
 
     Raises:
@@ -56,13 +65,13 @@ def kind(name: str, *, params: type[P], probes_per_host: Callable[[P], int]) -> 
     """
 
     def register(function: F) -> F:
-        source = function.__module__
-        if name in _kinds and _kinds[name].source != source:
+        known = _kinds.get(name)
+        if known and known.function.__module__ != function.__module__:
             raise ConfigError(
-                f"kind {name!r} is in {_kinds[name].source} and in {source}; rename one of them"
+                f"kind {name!r} is in {known.function.__module__} and in {function.__module__}; "
+                "rename one of them"
             )
-        description = (function.__doc__ or "").strip().partition("\n")[0]
-        _kinds[name] = Kind(name, function, params, probes_per_host, description, source)
+        _kinds[name] = Kind(name, function, params, probes_per_host, silent_s)
         return function
 
     return register
@@ -81,12 +90,27 @@ def load_kinds(jobs_path: str | None) -> dict[str, Kind]:
     if folder.is_dir():
         if str(folder.parent) not in sys.path:
             sys.path.append(str(folder.parent))  # last: it must not hide a library
-        _import_folder(folder)
+        package = _load(f"jobs folder {str(folder)!r}", import_module, folder.name)
+        if folder not in [Path(path).resolve() for path in package.__path__]:
+            raise ConfigError(
+                f"jobs.path: {str(folder)!r} is hidden by {package.__path__[0]!r}; rename it"
+            )
+        for module in pkgutil.iter_modules([str(folder)], f"{folder.name}."):
+            _load(f"kind module {module.name}", import_module, module.name)
     elif jobs_path:
         raise ConfigError(f"jobs.path: {jobs_path!r} is no folder; give the folder of scan kinds")
     for entry in entry_points(group="rqscan.jobs"):
-        _guard(f"entry point {entry.name!r} ({entry.value})", entry.load)
+        _load(f"entry point {entry.name!r} ({entry.value})", entry.load)
     return dict(_kinds)
+
+
+def _load(what: str, load: Callable[..., Any], *args: str) -> Any:
+    try:
+        return load(*args)
+    except RqscanError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def get_kind(name: str) -> Kind:
@@ -106,34 +130,10 @@ def check_params(kind: Kind, raw: dict[str, Any]) -> Struct:
     """Convert raw parameters to the kind's own record.
 
     Raises:
-        UsageError: one is unknown, of the wrong type or out of range; it is named with its value.
+        UsageError: one is unknown, of the wrong type or out of range.
     """
     try:
         return msgspec.convert(raw, kind.params)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$.")
-        unknown = re.search(r"unknown field `(.*)`", what)
-        name = unknown[1] if unknown else re.split(r"[.\[`]", path)[0]
-        if unknown:
-            what = f"unknown; known are {', '.join(kind.params.__struct_fields__)}"
-        about = f"parameter {name!r} = {raw[name]!r}: " if name in raw else ""
-        raise UsageError(f"kind {kind.name!r}: {about}{what}") from error
-
-
-def _import_folder(folder: Path) -> None:
-    package = _guard(f"jobs folder {str(folder)!r}", import_module, folder.name)
-    if folder not in [Path(path).resolve() for path in package.__path__]:
-        raise ConfigError(
-            f"jobs.path: {str(folder)!r} is hidden by {package.__path__[0]!r}; rename it"
-        )
-    for module in pkgutil.iter_modules([str(folder)], f"{folder.name}."):
-        _guard(f"kind module {module.name}", import_module, module.name)
-
-
-def _guard(what: str, load: Callable[..., Any], *args: str) -> Any:
-    try:
-        return load(*args)
-    except RqscanError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{what} cannot be loaded: {type(error).__name__}: {error}") from error
+        known = ", ".join(kind.params.__struct_fields__)
+        raise UsageError(f"kind {kind.name!r} has parameters {known}; {error}: {raw}") from error

@@ -8,8 +8,9 @@ computed from the scan's row alone, so a /8 costs no more to hold than an addres
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from math import ceil
 
 from msgspec import Struct
 
@@ -19,7 +20,8 @@ from rqscan.config import Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk, Scan
 from rqscan.probe.order import Permutation
-from rqscan.scan.kinds import Kind, check_params, get_kind
+from rqscan.probe.timing import ANSWERED_S, MAX_WINDOW
+from rqscan.scan.kinds import check_params, get_kind
 from rqscan.scan.scope import Scope
 from rqscan.scan.targets import Targets, parse_targets
 
@@ -30,6 +32,9 @@ PROBES_PER_CHUNK = 65_536
 
 HOSTS_PER_CHUNK = 4_096
 """Most targets of a chunk, so that a lost one costs little to run again."""
+
+MAX_TARGETS = 2**32
+"""Most targets of one scan: all of IPv4; more could never be finished."""
 
 CHUNKS_PER_SCAN = 10_000
 """Larger scans get larger chunks instead of more jobs than Redis should hold."""
@@ -46,19 +51,11 @@ class Plan(Struct, frozen=True):
 
     def chunk_kinds(self) -> Iterator[tuple[int, str]]:
         """Give each chunk's number and kind, in order: what the store keeps of it."""
-        number = 0
-        for kind in self.scan.kinds:
-            for _ in range(self._blocks(kind)):
-                yield number, kind
-                number += 1
+        return ((number, self._at(number)[0]) for number in range(self.scan.chunks))
 
     def chunk(self, number: int, generation: int = 1) -> Chunk:
         """Compute one chunk."""
-        block = number
-        for kind in self.scan.kinds:
-            if block < self._blocks(kind):
-                break
-            block -= self._blocks(kind)
+        kind, block = self._at(number)
         size = self.scan.hosts_per_chunk[kind]
         return Chunk(
             scan_id=self.scan.scan_id,
@@ -72,11 +69,31 @@ class Plan(Struct, frozen=True):
 
     def chunks(self) -> Iterator[Chunk]:
         """Give every chunk once, in the shuffled order that the scan's seed makes."""
-        for number in Permutation(self.scan.chunks, self.scan.seed):
-            yield self.chunk(number)
+        return map(self.chunk, Permutation(self.scan.chunks, self.scan.seed))
 
-    def _blocks(self, kind: str) -> int:
-        return -(-self.targets.count // self.scan.hosts_per_chunk[kind])
+    def estimate_s(self) -> tuple[float, float]:
+        """Give the seconds that one work-horse needs: if all probes are answered, if none is."""
+        silent = 0.0
+        for name, size in self.scan.hosts_per_chunk.items():
+            kind = get_kind(name)
+            params = check_params(kind, self.scan.params[name])
+            chunks, rest = divmod(self.targets.count, size)
+            per_host = kind.probes_per_host(params)
+            windows = chunks * ceil(size * per_host / MAX_WINDOW) + ceil(
+                rest * per_host / MAX_WINDOW
+            )
+            silent += windows * kind.silent_s(params)
+        answered = self.scan.probes * ANSWERED_S
+        return answered, max(answered, silent)
+
+    def _at(self, number: int) -> tuple[str, int]:
+        """Tell a chunk's kind, and which block of the targets it has."""
+        for kind in self.scan.kinds[:-1]:
+            blocks = ceil(self.targets.count / self.scan.hosts_per_chunk[kind])
+            if number < blocks:
+                return kind, number
+            number -= blocks
+        return self.scan.kinds[-1], number
 
 
 def make_plan(
@@ -87,7 +104,7 @@ def make_plan(
     queue: str = "default",
     name: str = "adhoc",
     scan_id: str | None = None,
-    exclude: list[str] | None = None,
+    exclude: Sequence[str] = (),
     ports: str | None = None,
     skip_out_of_scope: bool = False,
     schedule: str | None = None,
@@ -95,18 +112,9 @@ def make_plan(
 ) -> Plan:
     """Check what is asked for and plan it; nothing is sent, stored or enqueued.
 
-    Args:
-        settings: scope and declared queues are taken from here.
-        targets: as the user wrote them.
-        kinds: names of registered kinds.
-        queue: where the chunks will wait.
-        name: groups the scans that can be compared.
-        scan_id: made from name and time by default.
-        exclude: targets to leave out, travelling with every chunk.
-        ports: for the kinds that have ports.
-        skip_out_of_scope: leave out what the scope refuses, instead of refusing the whole.
-        schedule: the entry that asks, with the time it is for in `due_at`.
-        due_at: see `schedule`.
+    `name` groups the scans that can be compared; `exclude` travels with every chunk; `ports` goes
+    to the kinds that have ports. `skip_out_of_scope` leaves out what the scope refuses, instead of
+    refusing the whole. `schedule` is the entry that asks, `due_at` the time it asks for.
 
     Raises:
         UsageError: a target, port, kind, name or queue makes no sense, or nothing is left.
@@ -117,16 +125,21 @@ def make_plan(
             f"scan name {name!r} is not 1 to 64 letters, digits, _ or -; choose another"
         )
     declared(settings, queue)
-    excluded = parse_targets(exclude or [], limit=None)
-    scope = Scope(settings.scope.allow, settings.scope.deny)
-    if not skip_out_of_scope:
-        scope.check(targets, excluded)
-    wanted, outside, _ = scope.split(targets, excluded)
-    left_out = outside.count
-    if not wanted.count:
-        raise UsageError("no target is left to scan, after what was excluded or is out of scope")
-    found = [(get_kind(kind), _params(get_kind(kind), ports)) for kind in dict.fromkeys(kinds)]
-    per_host = {kind.name: kind.probes_per_host(check_params(kind, raw)) for kind, raw in found}
+    scope = Scope(settings.scope.allow, settings.scope.deny, exclude)
+    if skip_out_of_scope:
+        wanted, outside = scope.split(targets)
+    else:
+        wanted, outside = scope.check(targets), Targets()
+    if not 1 <= wanted.count <= MAX_TARGETS:
+        raise UsageError(
+            f"{wanted.count} targets are left to scan, after what was excluded or is out of scope; "
+            f"name 1 to {MAX_TARGETS}"
+        )
+    params, per_host = {}, {}
+    for found in map(get_kind, dict.fromkeys(kinds)):
+        takes_ports = ports is not None and "ports" in found.params.__struct_fields__
+        params[found.name] = {"ports": ports} if takes_ports else {}
+        per_host[found.name] = found.probes_per_host(check_params(found, params[found.name]))
     probes = wanted.count * sum(per_host.values())
     cut = max(PROBES_PER_CHUNK, probes // CHUNKS_PER_SCAN)
     sizes = {
@@ -138,26 +151,20 @@ def make_plan(
         name=name,
         queue=queue,
         kinds=list(per_host),
-        targets=wanted.slice(0, wanted.count) if left_out else targets,
-        exclude=exclude or [],
-        params={kind.name: raw for kind, raw in found},
+        targets=wanted.slice(0, wanted.count) if outside.count else targets,
+        exclude=[*exclude],
+        params=params,
         seed=secrets.randbits(63),
         hosts_per_chunk=sizes,
-        chunks=sum(-(-wanted.count // size) for size in sizes.values()),
+        chunks=sum(ceil(wanted.count / size) for size in sizes.values()),
         probes=probes,
         schedule=schedule,
         due_at=due_at,
         requested_at=requested_at,
     )
-    return Plan(scan, wanted, left_out)
+    return Plan(scan, wanted, outside.count)
 
 
 def plan_of(scan: Scan) -> Plan:
     """Make the plan of a stored scan again: the same chunks under the same numbers."""
-    targets = parse_targets(scan.targets)
-    return Plan(scan, targets.minus(parse_targets(scan.exclude, limit=None)))
-
-
-def _params(kind: Kind, ports: str | None) -> dict[str, str]:
-    takes_ports = "ports" in kind.params.__struct_fields__
-    return {"ports": ports} if ports is not None and takes_ports else {}
+    return Plan(scan, parse_targets(scan.targets).minus(parse_targets(scan.exclude)))

@@ -1,4 +1,4 @@
-"""Ports: ``22,80,8000-8100``, ``top-100``, ``-`` (all) → a sorted set with random access."""
+"""Ports: ``22,80,8000-8100``, ``top-100``, ``-`` (all) → numbers."""
 
 import re
 from collections.abc import Iterable
@@ -7,59 +7,37 @@ from pathlib import Path
 
 from rqscan.errors import UsageError
 
-__all__ = ["MAX_PORT", "Ports", "parse_ports"]
+__all__ = ["parse_ports"]
 
-MAX_PORT = 65_535
-
-_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_TOP = re.compile(r"top-([0-9]{1,9})")
-
-
-class Ports(tuple[int, ...]):
-    """Port numbers, sorted, none twice."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        runs: list[list[int]] = []
-        for number in self:
-            if runs and number == runs[-1][1] + 1:
-                runs[-1][1] = number
-            else:
-                runs.append([number, number])
-        return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+_MAX = 65_535
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+_TOP = re.compile(r"top-([0-9]{1,4})")
 
 
-def parse_ports(text: str) -> Ports:
-    """Read what a user wrote behind ``-p``.
+def parse_ports(text: str) -> list[int]:
+    """Read what a user wrote behind ``-p``: port numbers, sorted, none twice.
 
     Raises:
         UsageError: a part is not understood, or lies outside 1-65535.
     """
     numbers: set[int] = set()
     for part in text.replace(" ", "").split(","):
-        numbers.update(_parse(part))
-    return Ports(sorted(numbers))
+        numbers.update(_parse(f"1-{_MAX}" if part == "-" else part))
+    return sorted(numbers)
 
 
 def _parse(part: str) -> Iterable[int]:
-    if part == "-":
-        return range(1, MAX_PORT + 1)
-    if top := _TOP.fullmatch(part):
-        ranked = _ranked()
-        if not 1 <= int(top[1]) <= len(ranked):
-            raise UsageError(f"ports {part!r}: give top-1 to top-{len(ranked)}")
+    ranked = _ranked()
+    if found := _RANGE.fullmatch(part):
+        first, last = int(found[1]), int(found[2] or found[1])
+        if 1 <= first <= last <= _MAX:
+            return range(first, last + 1)
+    elif (top := _TOP.fullmatch(part)) and 1 <= int(top[1]) <= len(ranked):
         return ranked[: int(top[1])]
-    found = _PART.fullmatch(part)
-    if not found:
-        raise UsageError(f"ports {part!r} are no port, range (8000-8100), top-100, top-1000 or -")
-    first, last = int(found[1]), int(found[2] or found[1])
-    for port in (first, last):
-        if not 1 <= port <= MAX_PORT:
-            raise UsageError(f"port {port} is outside 1-{MAX_PORT}")
-    if last < first:
-        raise UsageError(f"ports {part!r} end before they start; write {last}-{first}")
-    return range(first, last + 1)
+    raise UsageError(
+        f"ports {part!r} are no port or range (8000-8100) within 1-{_MAX}, "
+        f"top-1 to top-{len(ranked)}, or -"
+    )
 
 
 @cache

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import redis
 
-from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
-from rqscan.model import Counts, Progress
+from rqscan.model import Progress
 
 __all__ = ["read_progress"]
 
@@ -20,22 +20,7 @@ def read_progress(client: redis.Redis, scan_id: str) -> Progress | None:
     """
     with outage():
         raw: Any = client.hgetall(keys.progress(scan_id))
-    if b"total" not in raw:
+    found = {name.decode(): value.decode() for name, value in raw.items()}
+    if "total" not in found:
         return None
-    numbers = {
-        name: int(raw.get(name.encode(), 0))
-        for name in ("total", "done", "failed", "cancelled", "observations", "probes")
-    }
-    times = {
-        name: clock.from_iso(raw[name.encode()].decode()) if name.encode() in raw else None
-        for name in ("started_at", "finished_at")
-    }
-    observations, probes = numbers.pop("observations"), numbers.pop("probes")
-    return Progress(
-        scan_id=scan_id,
-        chunks=Counts(**numbers),
-        observations=observations,
-        probes=probes,
-        started_at=times["started_at"],
-        finished_at=times["finished_at"],
-    )
+    return msgspec.convert(found | {"scan_id": scan_id, "chunks": found}, Progress, strict=False)

@@ -1,14 +1,15 @@
 """Arithmetic of address ranges on one line of integers: IPv4 first, IPv6 from `_V6` on.
 
-Merging, subtracting and counting know no families; IPv4-mapped IPv6 is IPv4.
+Merging, cutting and counting know no families; IPv4-mapped IPv6 is IPv4.
 """
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
-__all__ = ["Range", "merge", "parse_range", "place", "subtract", "text"]
+__all__ = ["Range", "merge", "parse_range", "place", "text"]
 
 _V6 = 2**64  # far beyond IPv4: ranges of the two families never touch
 
@@ -64,31 +65,20 @@ def parse_range(spec: str) -> Range:
     return found
 
 
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """Sort ranges and join those that overlap or touch."""
+def merge(ranges: Collection[Range], holes: Iterable[Range] = ()) -> list[Range]:
+    """Sort and join ranges that overlap or touch, and cut the holes out."""
+    heavy = len(ranges) + 1  # one hole outweighs all ranges
+    steps: defaultdict[int, int] = defaultdict(int)
+    for weight, group in ((1, ranges), (-heavy, holes)):
+        for first, last in group:
+            steps[first] += weight
+            steps[last + 1] -= weight
     merged: list[Range] = []
-    for first, last in sorted(ranges):
-        if merged and first <= merged[-1].last + 1:
-            merged[-1] = Range(merged[-1].first, max(last, merged[-1].last))
-        else:
-            merged.append(Range(first, last))
+    weight = start = 0
+    for at in sorted(steps):
+        was_inside, weight = weight > 0, weight + steps[at]
+        if was_inside and weight <= 0:
+            merged.append(Range(start, at - 1))
+        elif weight > 0 and not was_inside:
+            start = at
     return merged
-
-
-def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
-    """Cut the holes out of the ranges; both are merged already."""
-    left: list[Range] = []
-    rest = iter(holes)
-    hole = next(rest, None)
-    for first, last in ranges:
-        start = first
-        while hole and hole.first <= last:
-            if start < hole.first:
-                left.append(Range(start, hole.first - 1))
-            start = max(start, hole.last + 1)
-            if hole.last > last:
-                break  # it may reach into the next range
-            hole = next(rest, None)
-        if start <= last:
-            left.append(Range(start, last))
-    return left

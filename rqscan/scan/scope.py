@@ -1,38 +1,26 @@
 """The scope: what may be touched. Deny wins; a name is as good as the worst of its addresses.
 
 Checked when a scan is asked for (`Scope.check`, `Scope.split`) and before each dial
-(`Scope.may_dial`); it comes from this process' own settings, never from a payload.
+(`Scope.may_dial`); it comes from this process' own settings, never from a payload, which can
+only exclude more.
 """
 
 import socket
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from functools import cache
 
 from rqscan.errors import ConfigError, OutOfScopeError, UsageError
-from rqscan.scan.ranges import Range, merge, parse_range, place, subtract, text
+from rqscan.scan.ranges import Range, merge, parse_range, place, text
 from rqscan.scan.targets import Targets, parse_targets
 
-__all__ = ["Scope", "Split", "resolve"]
+__all__ = ["Scope"]
 
 _NEVER = ("0.0.0.0/8", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")
 """This network, any address, multicast and broadcast: no single host answers there."""
 
 
-class Split(NamedTuple):
-    """Targets by the scope, and the first that is outside, as written, with the rule."""
-
-    inside: Targets
-    outside: Targets
-    why: str  # empty when nothing is outside
-
-
-def resolve(name: str) -> list[str]:
-    """Give the addresses of a name.
-
-    Raises:
-        UsageError: it has none, or cannot be looked up.
-    """
+def _look_up(name: str) -> list[str]:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -41,77 +29,81 @@ def resolve(name: str) -> list[str]:
 
 
 class Scope:
-    """Addresses that may be scanned: those in `allow` and not in `deny`.
+    """Addresses that may be scanned: those in `allow` that are neither in `deny` nor in `exclude`.
+
+    `resolve` gives the addresses of a name and looks it up once: what was checked is what is
+    dialled. `look_up` raises a `UsageError` for a name without one.
 
     Raises:
         ConfigError: an entry is no address, CIDR or range (a name's addresses may change).
+        UsageError: an excluded target is not understood.
     """
 
     def __init__(
         self,
         allow: Iterable[str],
         deny: Iterable[str],
+        exclude: Iterable[str] = (),
         *,
-        resolve: Callable[[str], Sequence[str]] = resolve,
+        look_up: Callable[[str], Sequence[str]] = _look_up,
     ) -> None:
-        self._resolve = resolve
-        allowed, denied = _parse("allow", allow), _parse("deny", deny)
-        self._denied = [(found, f"denied by scope.deny {entry}") for entry, found in denied]
-        self._denied += [(parse_range(entry), f"never scanned ({entry})") for entry in _NEVER]
-        holes = merge(found for found, _ in self._denied)
-        self._inside = subtract(merge(found for _, found in allowed), holes)
-        self._firsts = [found.first for found in self._inside]
+        self.resolve = cache(look_up)
+        self._excluded = parse_targets(exclude)
+        self._denied = [
+            *((found, f"denied by scope.deny {entry}") for entry, found in _parse("deny", deny)),
+            *((parse_range(entry), f"never scanned ({entry})") for entry in _NEVER),
+            *((found, f"excluded ({text(found)})") for found in self._excluded.ranges),
+        ]
+        allowed = [found for _, found in _parse("allow", allow)]
+        self._inside = merge(allowed, [found for found, _ in self._denied])
 
     def may_dial(self, address: str) -> bool:
         """Tell whether this address may get a packet."""
         at = place(address)
-        i = bisect_right(self._firsts, at) - 1
+        i = bisect_right(self._inside, at, key=lambda found: found.first) - 1
         return i >= 0 and at <= self._inside[i].last
 
-    def check(self, specs: Sequence[str], exclude: Targets | None = None) -> None:
-        """Refuse targets, as the user wrote them, when any that is not excluded is outside.
+    def check(self, specs: Sequence[str]) -> Targets:
+        """Give what is left of targets, as the user wrote them, without what is excluded.
 
         Raises:
-            OutOfScopeError: one is; it is named with the rule, and how many there are.
+            OutOfScopeError: one is outside; it is named with the rule, and how many there are.
             UsageError: a spec is not understood, or a name cannot be resolved.
         """
-        inside, outside, why = self.split(specs, exclude)
+        inside, outside = self.split(specs)
         if outside.count:
+            why = next(why for spec in specs if (why := self._why_not(spec)))
             raise OutOfScopeError(
                 f"{why}; {outside.count} of {inside.count + outside.count} targets "
                 f"{'is' if outside.count == 1 else 'are'}",
                 advice="--skip-out-of-scope leaves out what is outside",
             )
+        return inside
 
-    def split(self, specs: Sequence[str], exclude: Targets | None = None) -> Split:
-        """Sort targets by the scope, with arithmetic on ranges only.
+    def split(self, specs: Iterable[str]) -> tuple[Targets, Targets]:
+        """Sort targets into those inside and those outside, without what is excluded.
 
         Raises:
             UsageError: a spec is not understood, or a name cannot be resolved.
         """
-        exclude = exclude or Targets()
-        targets = parse_targets(specs).minus(exclude)
-        bad: dict[str, str] = {}  # name: its first address outside
-        for name in targets.names:
-            if at := next((a for a in self._resolve(name) if not self.may_dial(a)), None):
-                bad[name] = at
-        outside = Targets(tuple(subtract(targets.ranges, self._inside)), tuple(bad))
-        why = self._why(specs, exclude, bad) if outside.count else ""
-        return Split(targets.minus(outside), outside, why)
+        targets = parse_targets(specs).minus(self._excluded)
+        names = tuple(name for name in targets.names if self._outside(name))
+        outside = Targets(tuple(merge(targets.ranges, self._inside)), names)
+        return targets.minus(outside), outside
 
-    def _why(self, specs: Sequence[str], exclude: Targets, bad: dict[str, str]) -> str:
-        for spec in specs:
-            one = parse_targets([spec]).minus(exclude)
-            if hit := subtract(one.ranges, self._inside):
-                return f"target {spec!r} is outside the scope: {self._rule(hit[0].first)}"
-            for name in set(one.names) & bad.keys():
-                rule = self._rule(place(bad[name]))
-                return f"target {spec!r} ({bad[name]}) is outside the scope: {rule}"
-        return ""
+    def _outside(self, name: str) -> list[str]:
+        return [address for address in self.resolve(name) if not self.may_dial(address)]
 
-    def _rule(self, at: int) -> str:
+    def _why_not(self, spec: str) -> str | None:
+        _, outside = self.split([spec])
+        places = [found.first for found in outside.ranges]
+        places += [place(address) for name in outside.names for address in self._outside(name)]
+        if not places:
+            return None
+        at = places[0]
         rules = (rule for found, rule in self._denied if found.first <= at <= found.last)
-        return next(rules, f"{text(Range(at, at))} is not in scope.allow")
+        rule = next(rules, "not in scope.allow")
+        return f"target {spec!r} is outside the scope: {text(Range(at, at))} is {rule}"
 
 
 def _parse(setting: str, entries: Iterable[str]) -> list[tuple[str, Range]]:

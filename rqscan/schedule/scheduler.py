@@ -5,7 +5,9 @@ from entry and due time, and submitting it again changes nothing; its entry move
 time only afterwards, in a transaction that holds only while the lease is ours.
 """
 
+import os
 import select
+import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -59,6 +61,7 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
 
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.name = kwargs.get("name") or f"{socket.gethostname()}.{os.getpid()}"
         self.connection: Any  # redis-py's answers have no one type
         self.settings = settings or config.load()
         self._entries = {entry.name: entry for entry in read_entries(self.settings)}

@@ -8,7 +8,7 @@ from rqscan.config import ScopeSettings, Settings
 from rqscan.errors import OutOfScopeError, UsageError
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import CHUNKS_PER_SCAN, HOSTS_PER_CHUNK, make_plan, plan_of
-from rqscan.scan.targets import expand
+from rqscan.scan.targets import parse_targets
 
 SETTINGS = Settings(home="/nonexistent", scope=ScopeSettings(allow=["0.0.0.0/0", "::/0"]))
 
@@ -34,7 +34,7 @@ def test_every_target_is_in_one_chunk_and_probes_are_counted(start, length, port
     chunks = list(made.chunks())
     assert sorted(chunk.chunk for chunk in chunks) == list(range(made.scan.chunks))
     assert [number for number, _ in made.chunk_kinds()] == list(range(made.scan.chunks))
-    hosts = [host for chunk in chunks for host in expand(chunk.targets)]
+    hosts = [host for chunk in chunks for host in parse_targets(chunk.targets).addresses()]
     assert len(hosts) == len(set(hosts)) == length
     per_host = {"80": 1, "1-300": 300, "1-20000": 20_000, "-": 65_535}[ports]
     assert made.scan.probes == length * per_host
@@ -63,7 +63,7 @@ def test_a_network_of_millions_is_planned_without_expanding_it():
 def test_excludes_travel_with_every_chunk():
     made = plan("10.0.0.0/29", exclude=["10.0.0.3-4"], ports="1-65535")
     assert {tuple(chunk.exclude) for chunk in made.chunks()} == {("10.0.0.3-4",)}
-    hosts = {host for chunk in made.chunks() for host in expand(chunk.targets)}
+    hosts = {host for chunk in made.chunks() for host in parse_targets(chunk.targets).addresses()}
     assert hosts == {f"10.0.0.{n}" for n in (0, 1, 2, 5, 6, 7)}
 
 

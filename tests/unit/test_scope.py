@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from rqscan.config import ScopeSettings
 from rqscan.errors import ConfigError, OutOfScopeError, UsageError
 from rqscan.scan.scope import Scope
-from rqscan.scan.targets import parse_targets
 
 NAMES = {
     "in.example": ["10.0.0.1", "2001:db8::1"],
@@ -17,8 +16,8 @@ NAMES = {
 }
 
 
-def scope(allow, deny=()):
-    return Scope(allow, deny, resolve=NAMES.__getitem__)
+def scope(allow, deny=(), exclude=()):
+    return Scope(allow, deny, exclude, look_up=NAMES.__getitem__)
 
 
 def test_targets_inside_pass():
@@ -33,7 +32,8 @@ def test_targets_inside_pass():
         (
             ["10.0.0.0/24", "10.9.0.0/16"],
             (
-                "target '10.9.0.0/16' is outside the scope: denied by scope.deny 10.9.0.1; "
+                "target '10.9.0.0/16' is outside the scope: 10.9.0.1 is denied by "
+                "scope.deny 10.9.0.1; "
                 "1 of 65792 targets is"
             ),
         ),
@@ -47,18 +47,21 @@ def test_targets_inside_pass():
         (
             ["10.0.0.1", "half.example"],
             (
-                "target 'half.example' (10.9.0.1) is outside the scope: "
+                "target 'half.example' is outside the scope: 10.9.0.1 is "
                 "denied by scope.deny 10.9.0.1; 1 of 2 targets is"
             ),
         ),
         (
             ["out.example"],
             (
-                "target 'out.example' (192.0.2.1) is outside the scope: "
+                "target 'out.example' is outside the scope: "
                 "192.0.2.1 is not in scope.allow; 1 of 1 targets is"
             ),
         ),
-        (["::ffff:10.9.0.1"], "target '::ffff:10.9.0.1' is outside the scope: denied by"),
+        (
+            ["::ffff:10.9.0.1"],
+            "target '::ffff:10.9.0.1' is outside the scope: 10.9.0.1 is denied by",
+        ),
     ],
 )
 def test_a_refusal_names_target_rule_and_number(specs, message):
@@ -84,11 +87,27 @@ def test_deny_wins_whatever_the_order_or_size():
 
 
 def test_excluded_targets_are_not_held_against_the_user():
-    scope(["10.0.0.0/8"], ["10.9.0.1"]).check(["10.9.0.0/24"], parse_targets(["10.9.0.1"]))
+    excluding = scope(["10.0.0.0/8"], ["10.9.0.1"], ["10.9.0.1", "10.9.0.4", "out.example"])
+    left = excluding.check(["10.9.0.0/29", "out.example"])
+    assert left.slice(0, 9) == ["10.9.0.0", "10.9.0.2-10.9.0.3", "10.9.0.5-10.9.0.7"]
+
+
+def test_an_excluded_address_is_not_dialled_by_another_name():
+    excluding = scope(["0.0.0.0/0", "::/0"], exclude=["10.0.0.1"])
+    assert not excluding.may_dial("10.0.0.1")
+    with pytest.raises(OutOfScopeError, match=r"'in\.example' .* 10\.0\.0\.1 is excluded"):
+        excluding.check(["in.example"])
+
+
+def test_a_name_is_looked_up_once_so_that_what_was_checked_is_what_is_dialled():
+    answers = iter([["10.0.0.1"], ["192.0.2.1"]])
+    rebinding = Scope(["10.0.0.0/8"], [], look_up=lambda _: next(answers))
+    rebinding.check(["a.example"])
+    assert rebinding.resolve("a.example") == ["10.0.0.1"]
 
 
 def test_split_leaves_out_what_is_outside_and_counts_it():
-    inside, outside, _ = scope(["10.0.0.0/8"], ["10.0.0.128/25", "10.9.0.1"]).split(
+    inside, outside = scope(["10.0.0.0/8"], ["10.0.0.128/25", "10.9.0.1"]).split(
         ["10.0.0.0/24", "10.0.0.0/7", "half.example", "out.example"]
     )
     assert inside.slice(0, inside.count) == [

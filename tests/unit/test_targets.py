@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqscan.errors import UsageError
-from rqscan.scan.targets import expand, parse_targets, read_targets
+from rqscan.scan.targets import parse_targets, read_targets
 
 ADDRESS = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
 SMALL = st.lists(  # few addresses, close together, so that they overlap and touch
@@ -21,6 +21,11 @@ SMALL = st.lists(  # few addresses, close together, so that they overlap and tou
     ),
     max_size=12,
 )
+
+
+def expand(specs):
+    targets = parse_targets(specs)
+    return [*targets.addresses(), *targets.names]
 
 
 @pytest.mark.parametrize(
@@ -76,14 +81,11 @@ def test_a_refusal_tells_what_is_accepted():
         parse_targets(["fe80::1%eth0"])
 
 
-def test_huge_networks_cost_nothing_and_too_huge_plans_are_refused():
+def test_huge_networks_cost_nothing():
     assert parse_targets(["10.0.0.0/8"]).count == 2**24
-    big = parse_targets(["2001:db8::/64", "10.0.0.0/8"], limit=None)
+    big = parse_targets(["2001:db8::/64", "10.0.0.0/8"])
     assert big.count == 2**64 + 2**24
     assert big.slice(2**24 + 5, 2) == ["2001:db8::5-2001:db8::6"]
-    assert parse_targets(["0.0.0.0/0"]).count == 2**32
-    with pytest.raises(UsageError, match="4294967297 targets are more than the 4294967296"):
-        parse_targets(["0.0.0.0/0", "::1"])
 
 
 def test_overlapping_targets_are_there_once_and_families_do_not_touch():
@@ -124,22 +126,16 @@ def test_any_address_survives_in_its_shortest_form(addresses):
 @given(st.text(max_size=40))
 def test_any_text_is_a_target_or_a_usage_error(spec):
     try:
-        assert parse_targets([spec], limit=None).count > 0
+        assert parse_targets([spec]).count > 0
     except UsageError as error:
         assert repr(spec) in str(error)  # noqa: PT017 - either outcome is right
 
 
-def test_a_file_is_read_and_its_errors_name_the_line(tmp_path):
+def test_a_file_is_read(tmp_path):
     path = tmp_path / "targets"
     path.write_text("10.0.0.1 10.0.0.2 # two\n\n# none\n  a.example\n")
     assert read_targets(str(path), io.StringIO()) == ["10.0.0.1", "10.0.0.2", "a.example"]
     assert read_targets("-", io.StringIO("10.0.0.9\n")) == ["10.0.0.9"]
-    path.write_text("10.0.0.1\n10.0.0.256\n")
-    with pytest.raises(UsageError) as caught:
-        read_targets(str(path), io.StringIO())
-    assert f"{path}, line 2: target '10.0.0.256'" in str(caught.value)
-    with pytest.raises(UsageError, match="standard input, line 1"):
-        read_targets("-", io.StringIO("10.0.0"))
     for wrong in (tmp_path / "missing", tmp_path):
         with pytest.raises(UsageError, match="cannot be read"):
             read_targets(str(wrong), io.StringIO())
