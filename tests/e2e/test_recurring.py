@@ -46,7 +46,7 @@ def test_a_recurring_scan_fires_on_time_each_run_once(rig, redis_server):
     assert len(dues) == len(set(dues))
     with redis_server.client() as client:
         assert client.hget(keys.schedule_entry("outside"), "outcome") == b"refused"
-        assert client.hget(keys.schedule_entry("broken"), "outcome") == b"invalid"
+        assert client.hget(keys.schedule_entry("broken"), "state") == b"invalid"
     for started in (scheduler, second):
         started.process.send_signal(signal.SIGTERM)
         assert started.process.wait(10) == 0

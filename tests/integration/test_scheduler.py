@@ -356,4 +356,6 @@ def test_the_command_runs_until_a_signal(settings, client, home, short_path):
         process.kill()
     assert process.returncode == 0
     events = [json.loads(line)["event"] for line in log.splitlines()]
+    assert events.count("running_as_root") == (os.geteuid() == 0)
+    events = [event for event in events if event != "running_as_root"]
     assert events == ["scheduler_started", "leader_taken", "stop_requested", "scheduler_stopped"]
