@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
