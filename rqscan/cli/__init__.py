@@ -60,8 +60,8 @@ def repository() -> "Iterator[Repository]":
     Raises:
         StoreUnavailable: it is away or refuses us.
     """
-    from rqscan.store.database import Database
+    from rqscan.store.migrate import open_current
     from rqscan.store.repository import Repository
 
-    with Database.open(settings()) as database:
+    with open_current(settings()) as database:
         yield Repository(database)

@@ -21,7 +21,7 @@ def db() -> None:
 @json_option
 def migrate(as_json: bool) -> None:
     """Bring the tables up to date; every command that writes does the same by itself."""
-    with Database.open(settings(), migrate=False) as database:
+    with Database.open(settings()) as database:
         applied = apply(database)
         version = current(database)
     if as_json:
@@ -35,7 +35,7 @@ def migrate(as_json: bool) -> None:
 @json_option
 def check(as_json: bool) -> None:
     """Check that the database answers and its tables are up to date; exit 1 if they are not."""
-    with Database.open(settings(), migrate=False) as database:
+    with Database.open(settings()) as database:
         missing = pending(database)
         version = current(database)
     if as_json:

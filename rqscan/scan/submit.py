@@ -13,7 +13,7 @@ from rqscan.broker.connect import outage
 from rqscan.broker.queues import ScanQueue, declared
 from rqscan.config import Settings
 from rqscan.scan.plan import Plan, plan_of
-from rqscan.store.database import Database
+from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
 __all__ = ["submit"]
@@ -28,7 +28,7 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> bool:
         StoreUnavailable: nothing was enqueued.
         RedisUnavailable: the plan is stored; submitting it again goes on.
     """
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         repository = Repository(database)
         is_new = repository.add_plan(plan.scan, plan.chunk_kinds())
         if not is_new:

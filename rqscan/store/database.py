@@ -10,7 +10,6 @@ import aiosql
 
 from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
-from rqscan.store import migrate as migrations
 from rqscan.store.dialects import Dialect, dialect_of
 
 __all__ = ["Database"]
@@ -29,20 +28,18 @@ class Database:
         self._is_busy = False
 
     @classmethod
-    def open(cls, settings: Settings, *, migrate: bool = True) -> Self:
-        """Connect to the database of the settings, and bring its schema up to date.
+    def open(cls, settings: Settings) -> Self:
+        """Connect to the database of the settings; its schema is taken as it is.
 
         Raises:
             ConfigError: database.url has a fault.
             HomeUnavailable: the home of the default database cannot be made.
-            StoreUnavailable: it cannot be reached, refuses us, or is newer than this program.
+            StoreUnavailable: it cannot be reached, or refuses us.
         """
         database = cls(dialect_of(settings))
         try:
             with database.transaction(read_only=True):
                 pass
-            if migrate:
-                migrations.apply(database)
         except BaseException:
             database.close()
             raise

@@ -3,20 +3,33 @@
 One process migrates at a time, under a lock that dies with it; the others wait and find it done.
 """
 
-from __future__ import annotations
-
 import secrets
 from hashlib import sha256
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rqscan import clock
+from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
+from rqscan.store.database import Database
 
-if TYPE_CHECKING:
-    from rqscan.store.database import Database
+__all__ = ["apply", "current", "open_current", "pending"]
 
-__all__ = ["apply", "current", "pending"]
+
+def open_current(settings: Settings) -> Database:
+    """Open the database of the settings and bring its schema up to date.
+
+    Raises:
+        ConfigError, HomeUnavailable: as `Database.open`.
+        StoreUnavailable: it cannot be reached, refuses us, or is newer than this program.
+    """
+    database = Database.open(settings)
+    try:
+        apply(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def current(database: Database) -> int:

@@ -47,5 +47,5 @@ class Outbox:
 
     def _record(self, record: ChunkRecord) -> bool:
         if self._database is None:
-            self._database = Database.open(self._settings, migrate=False)
+            self._database = Database.open(self._settings)
         return Repository(self._database).record(record)

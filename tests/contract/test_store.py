@@ -22,6 +22,7 @@ from rqscan.states import ChunkState, ScanState
 from rqscan.store import migrate
 from rqscan.store.database import Database
 from rqscan.store.dialects import dialect_of
+from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Outbox
 from rqscan.store.repository import Repository
 
@@ -52,7 +53,7 @@ def mysql_settings(mariadb, tmp_path):
 
 @pytest.fixture
 def database(settings):
-    with Database.open(settings) as opened:
+    with open_current(settings) as opened:
         yield opened
 
 
@@ -147,12 +148,12 @@ def test_plan_is_not_written_in_part_when_its_chunks_fail(store, database):
 
 
 def test_two_planners_of_one_scan_make_one_plan(settings):
-    with Database.open(settings):
+    with open_current(settings):
         pass
     made, start = [], threading.Barrier(2)
 
     def plan(count):
-        with Database.open(settings) as database:
+        with open_current(settings) as database:
             start.wait(10)
             made.append(Repository(database).add_plan(a_scan(), [(n, "p") for n in range(count)]))
 
@@ -162,12 +163,12 @@ def test_two_planners_of_one_scan_make_one_plan(settings):
     for thread in threads:
         thread.join(30)
     assert sorted(made) == [False, True]
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         assert Repository(database).progress("s1").chunks.total in {1100, 1200}
 
 
 def test_memory_stays_flat_when_a_plan_is_big(sqlite_settings):
-    with Database.open(sqlite_settings) as database:
+    with open_current(sqlite_settings) as database:
         store = Repository(database)
         planned(store, "small", chunks=2_000)
         tracemalloc.start()
@@ -305,13 +306,13 @@ def test_later_observation_stays_where_two_chunks_saw_the_same(store):
 
 
 def test_chunks_recorded_at_the_same_time_do_not_deadlock(settings):
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         planned(Repository(database), chunks=40)
     errors, start = [], threading.Barrier(4)
 
     def work(first):
         try:
-            with Database.open(settings, migrate=False) as database:
+            with Database.open(settings) as database:
                 start.wait(10)
                 for n in range(first, 40, 4):
                     shared = seen("127.9.9.9", at=T0)
@@ -326,7 +327,7 @@ def test_chunks_recorded_at_the_same_time_do_not_deadlock(settings):
     for thread in threads:
         thread.join(60)
     assert errors == []
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         assert sum(1 for _ in Repository(database).rows()) == 40 * 50 + 1
         assert Repository(database).progress("s1").state is ScanState.FINISHED
 
@@ -433,7 +434,7 @@ def test_rows_stream_in_pages_while_others_write_and_ask(store):
 
 
 def test_reading_rows_sorts_nothing_and_holds_a_page(sqlite_settings):
-    with Database.open(sqlite_settings) as database:
+    with open_current(sqlite_settings) as database:
         values = dict.fromkeys(
             ("port", "kind", "since", "after_port", "after_kind", "after_proto", "after_state",
              "after_at", "after_key", "low", "high", "coverage", "page", "scan_id")
@@ -453,7 +454,7 @@ def test_five_hundred_rows_are_one_statement(mysql_settings):
             cursor.execute("SHOW SESSION STATUS LIKE 'Com_insert'")
             return int(cursor.fetchone()[1])
 
-    with Database.open(mysql_settings) as database:
+    with open_current(mysql_settings) as database:
         store, before = Repository(database), inserts(database)
         planned(store, chunks=500)
         assert inserts(database) == before + 2  # the scan, its chunks
@@ -471,7 +472,7 @@ def kill(mariadb, database) -> None:
 
 
 def test_lost_connection_is_replaced_between_transactions(mariadb, mysql_settings):
-    with Database.open(mysql_settings) as database:
+    with open_current(mysql_settings) as database:
         store = Repository(database)
         for number in range(3):
             planned(store, f"s{number}")
@@ -480,7 +481,7 @@ def test_lost_connection_is_replaced_between_transactions(mariadb, mysql_setting
 
 
 def test_connection_lost_in_a_transaction_leaves_nothing_half_written(mariadb, mysql_settings):
-    with Database.open(mysql_settings) as database:
+    with open_current(mysql_settings) as database:
         store = Repository(database)
 
         def chunks():
@@ -495,7 +496,7 @@ def test_connection_lost_in_a_transaction_leaves_nothing_half_written(mariadb, m
 
 
 def test_connection_lost_before_the_commit_leaves_nothing(mariadb, mysql_settings):
-    with Database.open(mysql_settings) as database:
+    with open_current(mysql_settings) as database:
 
         def write_and_lose():
             with database.transaction() as connection:
@@ -528,7 +529,7 @@ def test_error_of_the_caller_rolls_back(database):
 
 
 def test_session_is_strict_and_speaks_utc(mysql_settings):
-    with Database.open(mysql_settings) as database, database.transaction() as connection:
+    with open_current(mysql_settings) as database, database.transaction() as connection:
         cursor = connection.cursor()
         cursor.execute("SELECT @@time_zone, @@autocommit, @@tx_isolation, @@character_set_client")
         assert cursor.fetchone() == ("+00:00", 0, "READ-COMMITTED", "utf8mb4")
@@ -540,7 +541,7 @@ def test_session_is_strict_and_speaks_utc(mysql_settings):
 
 
 def test_outbox_writes_records_and_reports_the_fence(settings):
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         planned(Repository(database))
         outbox = Outbox(settings)
         assert outbox.record(a_record(seen(), attempt=2))
@@ -550,7 +551,7 @@ def test_outbox_writes_records_and_reports_the_fence(settings):
 
 
 def test_outbox_survives_a_lost_connection(mariadb, mysql_settings):
-    with Database.open(mysql_settings) as database:
+    with open_current(mysql_settings) as database:
         planned(Repository(database))
         outbox = Outbox(mysql_settings)
         for attempt in (1, 2):
@@ -572,7 +573,7 @@ def test_outbox_gives_up_when_the_store_stays_away(tmp_path, monkeypatch):
 
 
 def test_fresh_store_is_migrated_once_and_keeps_its_id(settings):
-    with Database.open(settings, migrate=False) as database:
+    with Database.open(settings) as database:
         assert migrate.current(database) == 0
         newest = len(migrate.pending(database))
         with pytest.raises(StoreUnavailable, match="rqscan db migrate"):
@@ -582,18 +583,18 @@ def test_fresh_store_is_migrated_once_and_keeps_its_id(settings):
         assert migrate.pending(database) == migrate.apply(database) == []
         store_id = Repository(database).store_id()
         assert len(bytes.fromhex(store_id)) == 16
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         assert Repository(database).store_id() == store_id
 
 
 def test_many_processes_migrate_at_once(settings):
     code = (
         "import sys; from rqscan.config import Settings, DatabaseSettings\n"
-        "from rqscan.store.database import Database\n"
+        "from rqscan.store.migrate import open_current\n"
         "from rqscan.store.repository import Repository\n"
         "sys.stdin.readline()\n"
         "url = sys.argv[2] or None\n"
-        "d = Database.open(Settings(home=sys.argv[1], database=DatabaseSettings(url=url)))\n"
+        "d = open_current(Settings(home=sys.argv[1], database=DatabaseSettings(url=url)))\n"
         "print(Repository(d).store_id()); d.close()\n"
     )
     root = Path(__file__).resolve().parents[2]
@@ -610,12 +611,12 @@ def test_many_processes_migrate_at_once(settings):
         process.stdin.flush()
     answers = [process.communicate(timeout=60) for process in processes]
     assert [stderr for _, stderr in answers] == [""] * 4
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         assert {stdout.strip() for stdout, _ in answers} == {Repository(database).store_id()}
 
 
 def test_migration_goes_on_where_it_broke_off(mysql_settings):
-    with Database.open(mysql_settings, migrate=False) as database:
+    with Database.open(mysql_settings) as database:
         folder = files("rqscan.store") / "sql" / "migrations"
         first = (folder / "0001_initial.mysql.sql").read_text().split(";\n")[:3]
         with database.transaction() as connection:
@@ -634,22 +635,22 @@ def alter(database, statement) -> None:
 def test_newer_schema_is_refused(settings, database):
     alter(database, "INSERT INTO schema_migrations VALUES (9999, 'x', 'y', '2030-01-01 00:00:00')")
     with pytest.raises(StoreUnavailable, match="has migration 'x', which this older rqscan"):
-        Database.open(settings)
-    with Database.open(settings, migrate=False) as horse:
+        open_current(settings)
+    with Database.open(settings) as horse:
         assert Repository(horse).store_id()
 
 
 def test_changed_migration_is_refused(settings, database):
     alter(database, "UPDATE schema_migrations SET checksum = 'other' WHERE version = 1")
     with pytest.raises(StoreUnavailable, match="migration '0001_initial', whose text differs"):
-        Database.open(settings)
+        open_current(settings)
 
 
 def test_migrator_waits_for_the_lock_of_another(mariadb, mysql_settings):
     admin = mariadb.connect(database=urlsplit(mysql_settings.database.url).path[1:])
     admin.cursor().execute("SELECT GET_LOCK(CONCAT('rqscan-', MD5(DATABASE())), 0)")
     opened = []
-    thread = threading.Thread(target=lambda: opened.append(Database.open(mysql_settings)))
+    thread = threading.Thread(target=lambda: opened.append(open_current(mysql_settings)))
     thread.start()
     watch = mariadb.connect()
     cursor = watch.cursor()
@@ -670,7 +671,7 @@ def test_migrator_waits_for_the_lock_of_another(mariadb, mysql_settings):
 
 def test_default_is_a_file_of_the_owner_in_the_home(tmp_path):
     home = tmp_path / "a" / "home"
-    with Database.open(settings_for(home)):
+    with open_current(settings_for(home)):
         files = sorted(home.iterdir())
         assert [file.name for file in files] == ["rqscan.db", "rqscan.db-shm", "rqscan.db-wal"]
         assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
@@ -678,20 +679,20 @@ def test_default_is_a_file_of_the_owner_in_the_home(tmp_path):
 
 
 def test_sqlite_is_durable_at_commit(sqlite_settings):
-    with Database.open(sqlite_settings) as database, database.transaction() as connection:
+    with open_current(sqlite_settings) as database, database.transaction() as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_sqlite_url_names_a_file(tmp_path):
-    with Database.open(settings_for("/nowhere", f"sqlite:///{tmp_path}/a%20b.db")) as database:
+    with open_current(settings_for("/nowhere", f"sqlite:///{tmp_path}/a%20b.db")) as database:
         assert (tmp_path / "a b.db").exists()
         assert str(tmp_path / "a b.db") in database.dialect.where
 
 
 def refused(settings, kind=StoreUnavailable) -> str:
     with pytest.raises(kind) as caught:
-        Database.open(settings)
+        open_current(settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -721,7 +722,7 @@ def test_file_that_is_no_database_is_named_and_kept(tmp_path):
 
 
 def test_database_that_is_read_only_is_named(tmp_path):
-    with Database.open(settings_for(tmp_path)) as database:
+    with open_current(settings_for(tmp_path)) as database:
         planned(Repository(database))
     uri = f"file:{tmp_path}/rqscan.db?mode=ro"
     with Database(dialect_of(settings_for(tmp_path))) as database:
@@ -736,7 +737,7 @@ def test_file_of_another_user_is_refused(tmp_path):
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies below a folder of root's
         Path(folder).chmod(0o755)
         settings = settings_for(tmp_path, f"sqlite:///{folder}/x.db")
-        with Database.open(settings):
+        with open_current(settings):
             pass
         missing = settings_for(tmp_path, f"sqlite:///{folder}/y.db")
         os.seteuid(65534)
@@ -750,7 +751,7 @@ def test_file_of_another_user_is_refused(tmp_path):
 def test_fresh_file_that_another_process_sets_up_is_waited_for(sqlite_settings):
     other = sqlite3.connect(f"{sqlite_settings.home}/rqscan.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    thread = threading.Thread(target=lambda: Database.open(sqlite_settings).close())
+    thread = threading.Thread(target=lambda: open_current(sqlite_settings).close())
     thread.start()
     thread.join(0.3)
     assert thread.is_alive()  # without retries SQLite refuses the switch to WAL at once
@@ -809,7 +810,7 @@ def test_refused_port_is_named(tmp_path):
 )
 def test_bad_url_is_refused_without_its_text(tmp_path, url):
     with pytest.raises(ConfigError, match=r"database\.url must be like") as caught:
-        Database.open(settings_for(tmp_path, url))
+        open_current(settings_for(tmp_path, url))
     error = caught.value
     assert "hunter2" not in f"{error} {error.__cause__} {error.advice}"
     assert error.__suppress_context__ or error.__context__ is None

@@ -12,7 +12,7 @@ from rqscan.cli import main
 from rqscan.config import load
 from rqscan.model import COVERAGE, ChunkRecord, Observation, Row, Scan
 from rqscan.states import ChunkState
-from rqscan.store.database import Database
+from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
 AT = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -38,7 +38,7 @@ def store(tmp_path, monkeypatch):
     """Two scans: `old` with a row, `new` with two ports, a coverage row and an evil banner."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RQSCAN_HOME", str(tmp_path / "home"))
-    with closing(Database.open(load())) as database:
+    with closing(open_current(load())) as database:
         repository = Repository(database)
         for days, scan_id in enumerate(["old", "new"]):
             at = AT + timedelta(days=days)

@@ -25,7 +25,7 @@ from rqscan.scan.progress import read_progress
 from rqscan.schedule.calendar import next_due, run_id
 from rqscan.schedule.entries import Entry
 from rqscan.schedule.scheduler import ScanScheduler
-from rqscan.store.database import Database
+from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 from tests.servers import wait_for
 
@@ -314,7 +314,7 @@ def test_a_due_entry_becomes_a_scan_once(settings, client):
     ScanScheduler(connection=client, settings=settings).run(burst=True)
     assert queue.job_ids == [f"{entry['scan_id']}-0-1"]
     assert read_progress(client, entry["scan_id"]).chunks.total == 1
-    with Database.open(settings) as database:
+    with open_current(settings) as database:
         scan = Repository(database).scan(entry["scan_id"])
     assert (scan.schedule, scan.due_at, scan.name) == ("a", due, "a")
 
