@@ -45,21 +45,22 @@ class Claims:
         self._name, self._queues, self._boot = name, queues, boot
         self._names: Sequence[str] = list(queues)
         self._registration, self._start = registration, start
-        self._is_claiming = self._has_bell = False
+        self._has_bell = False
+        self.is_open = False  # a claim is on its way
         self.is_wanted = False
 
     @property
     def is_idle(self) -> bool:
         """Tell whether the queues gave nothing when last asked."""
-        return not (self._is_claiming or self.is_wanted)
+        return not (self.is_open or self.is_wanted)
 
     def link_is_down(self) -> None:
         """Forget the claim whose answer is lost: the next beat gives back what it took."""
-        self._is_claiming = False
+        self.is_open = False
 
     def claim(self, link: Link, bell: Link, free: int) -> None:
         """Claim up to `free` jobs if that is wanted; with none free only hand a bell on."""
-        if not self.is_wanted or self._is_claiming or not self._registration.is_current:
+        if not self.is_wanted or self.is_open or not self._registration.is_current:
             return
         if not free and not self._has_bell:
             return
@@ -67,7 +68,7 @@ class Claims:
         tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
         own = [keys.worker(self._name), keys.executions_of(self._name), keys.SUSPENDED]
         own += [*map(keys.queue, self._names), *map(keys.bell, self._names)]
-        self.is_wanted, self._has_bell, self._is_claiming = not free, False, True
+        self.is_wanted, self._has_bell, self.is_open = not free, False, True
         link.send(
             "EVALSHA", scripts.CLAIM.sha, len(own), *own, self._name, self._registration.epoch,
             free, REGISTRY_LEASE_S, len(self._names), *caps, *self._names, *tokens,
@@ -85,7 +86,7 @@ class Claims:
             self._has_bell = answer is not None
 
     def _on_claim(self, bell: Link, free: int, answer: Any) -> None:
-        self._is_claiming = False
+        self.is_open = False
         if isinstance(answer, redis.RedisError):
             if answer is not LOST:
                 log(Event.REDIS_REFUSED, worker=self._name, what="claim", reason=str(answer))

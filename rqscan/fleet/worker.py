@@ -142,7 +142,7 @@ class ScanWorker(Worker):
         self._command.check()
         if self._registration.is_current:
             self._bell.check()
-        if self._command.is_up:
+        if self._may_beat:
             self._registration.beat(self._command)
         self._enforce_limits()
         self._claims.claim(self._command, self._bell, 0 if self._signals else self._stable.free)
@@ -156,12 +156,18 @@ class ScanWorker(Worker):
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
         deadlines = [time.monotonic() + longest_s, self._command.deadline]
-        if self._command.is_up:
+        if self._may_beat:
             deadlines.append(self._registration.deadline)
         if self._registration.is_current:
             deadlines.append(self._bell.deadline)
         deadlines.extend(horse.deadline for horse in self._stable.running.values())
         return min(deadlines)
+
+    @property
+    def _may_beat(self) -> bool:
+        # A beat gives back what Redis has under our name and we do not hold: what a claim on its
+        # way has taken must have arrived first.
+        return self._command.is_up and not self._claims.is_open
 
     def _enforce_limits(self) -> None:
         now = time.monotonic()
