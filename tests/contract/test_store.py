@@ -732,7 +732,7 @@ def test_database_that_is_read_only_is_named(tmp_path):
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0, reason="takes on another uid")
+@pytest.mark.root
 def test_file_of_another_user_is_refused(tmp_path):
     with tempfile.TemporaryDirectory() as folder:  # tmp_path lies below a folder of root's
         Path(folder).chmod(0o755)
