@@ -23,6 +23,11 @@ __all__ = ["Entry", "ScanRequest", "read_entries", "to_utc"]
 
 _YEARS = range(1970, 2200)  # whatever is computed from these fits a datetime
 
+NOT_IN_FORCE = frozenset(
+    {"jitter_s", "max_delay_s", "misfire_deadline_s", "misfire_limit", "task", "when"}
+)
+"""Keys that the settings may have one day: said apart from misspelt ones."""
+
 
 class ScanRequest(Struct, frozen=True):
     """What a due entry asks for; the names are those of `make_plan`."""
@@ -109,6 +114,8 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
 
 def _refuse_unknown(prefix: str, table: Iterable[str], known: Iterable[str]) -> None:
     for key in table:
+        if key in NOT_IN_FORCE:
+            raise ValueError(f"{prefix}{key} is not in force in this version; leave it out")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {prefix}{near[0]}?" if near else ""

@@ -96,7 +96,7 @@ BAD = [
     ({"scan": SCAN | {"ports": 80}}, "ports"),
     ({"scan": SCAN | {"profile": "fast"}}, "unknown key scan.profile"),
     ({"enabled": "yes"}, "enabled"),
-    ({"jitter_s": 5}, "unknown key jitter_s"),
+    ({"jitter_s": 5}, "jitter_s is not in force in this version"),
     ({"start": 5}, "got `int` for start, got: 5"),
     ({"misfire": "all"}, "'all' for misfire"),
     ({"misfire": "skip"}, "'skip' for misfire"),
@@ -104,9 +104,9 @@ BAD = [
     ({"misfire": []}, "misfire"),
     ({"overlap": "queue"}, "'queue' for overlap"),
     ({"overlap": "cancel"}, "'cancel' for overlap"),
-    ({"task": "drain"}, "unknown key task"),
-    ({"when": "idle"}, "unknown key when"),
-    ({"misfire_deadline_s": 5}, "unknown key misfire_deadline_s"),
+    ({"task": "drain"}, "task is not in force in this version"),
+    ({"when": "idle"}, "when is not in force in this version"),
+    ({"misfire_deadline_s": 5}, "misfire_deadline_s is not in force in this version"),
 ]
 
 
