@@ -1,7 +1,7 @@
 """Schedule entries: raw tables of ``[[schedule]]`` in, checked entries out, one by one.
 
-A bad table becomes an entry with a reason in `invalid` and harms no other. A key of the contract
-that is not in force yet is unknown: nothing that was asked for is ignored.
+A bad table becomes an entry with a reason in `invalid` and harms no other; so does one with a key
+that is not in force yet: nothing that was asked for is ignored.
 """
 
 import difflib

@@ -1,0 +1,30 @@
+"""The database goes away between a scan's plan and its rows."""
+
+from msgspec.structs import replace
+from rq.job import Job
+
+from rqscan.config import DatabaseSettings
+from tests.rig import Rig
+
+
+def test_a_chunk_whose_rows_cannot_be_stored_is_failed_with_the_reason(
+    settings, mariadb, redis_server, tmp_path
+):
+    url = mariadb.database_url()
+    rig = Rig(replace(settings, database=DatabaseSettings(url=url)), tmp_path)
+    try:
+        planned = rig.json("scan", "127.0.0.1", "-p", "1-10", "--no-wait")
+        mariadb.kill()
+        worker = rig.worker("default")
+        failed = worker.wait_for_event("job_failed")
+        assert "cannot use" in failed["error"]
+        with redis_server.client() as client:
+            job = Job.fetch(f"{planned['scan_id']}-0-1", connection=client, serializer="json")
+            assert job.get_status() == "failed"
+            assert "StoreUnavailable" in job.latest_result().exc_string
+        mariadb.start()
+        assert rig.json("scan", "127.0.0.1", "-p", "1-10")["state"] == "finished"
+        states = {scan["scan_id"]: scan["state"] for scan in rig.json("scans")}
+        assert states[planned["scan_id"]] in {"queued", "running"}  # the store knows of no end
+    finally:
+        rig.close()
