@@ -1,15 +1,19 @@
 """`rqscan scans`: what was asked for, newest first, and how far it is."""
 
 import sys
+from contextlib import closing
 from typing import Any
 
 import rich_click as click
 from msgspec.structs import asdict
 
-from rqscan.cli import repository
+from rqscan.broker.connect import connect
+from rqscan.cli import repository, settings
 from rqscan.cli.group import json_option
 from rqscan.cli.show import print_json_array, print_table
+from rqscan.errors import RedisUnavailable
 from rqscan.model import Progress, Scan
+from rqscan.scan.progress import read_progress
 
 __all__ = ["scans", "summary"]
 
@@ -26,7 +30,7 @@ TARGETS = 3  # shown in the table; JSON has all
 def scans(limit: int | None, as_json: bool) -> None:
     """List the scans, newest first."""
     with repository() as store:
-        items = [summary(*both) for both in store.scans(limit or sys.maxsize)]
+        items = [summary(*both) for both in _as_counted(store.scans(limit or sys.maxsize))]
     if as_json:
         print_json_array(items)
         return
@@ -37,6 +41,20 @@ def scans(limit: int | None, as_json: bool) -> None:
         item["targets"] = " ".join(item["targets"][:TARGETS]) + (f" +{more}" if more > 0 else "")
     columns = ["scan_id", "state", "queue", "chunks", "observations", "requested_at", "finished_at"]
     print_table([*columns, "kinds", "targets"], items)
+
+
+def _as_counted(found: list[tuple[Scan, Progress]]) -> list[tuple[Scan, Progress]]:
+    """Have Redis, which counts first, tell of the scans that the store saw no end of."""
+    if all(progress.is_ended for _, progress in found):
+        return found
+    try:
+        with closing(connect(settings())) as client:
+            return [
+                (scan, stored if stored.is_ended else read_progress(client, scan.scan_id) or stored)
+                for scan, stored in found
+            ]
+    except RedisUnavailable:
+        return found
 
 
 def summary(scan: Scan, progress: Progress) -> dict[str, Any]:
