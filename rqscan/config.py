@@ -129,9 +129,7 @@ class IdleSettings(Struct, frozen=True):
     for_s: Seconds = 5
 
 
-NOT_IN_FORCE = (
-    "spool.", "idle.", ".retries", ".retry_backoff_s", "worker.max_host_losses",
-)  # fmt: skip
+NOT_IN_FORCE = ("spool.", "idle.", ".retries", ".retry_backoff_s")
 """Parts of names of settings that are read and checked, and do nothing in this version."""
 
 

@@ -31,6 +31,7 @@ class Event(StrEnum):
     JOB_LOST = "job_lost"
     JOB_GIVEN_BACK = "job_given_back"
     HORSE_DIED = "horse_died"
+    WORKERS_LOST = "workers_lost"
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"
     REDIS_REFUSED = "redis_refused"
@@ -49,7 +50,8 @@ class Event(StrEnum):
 
 
 _WARNINGS = {
-    Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.REDIS_LOST,
+    Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.WORKERS_LOST,
+    Event.REDIS_LOST,
     Event.REDIS_REFUSED, Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip

@@ -1,25 +1,36 @@
 -- Say that a worker lives: write all that the fleet knows of it, renew the leases that it holds.
--- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record,
---      6.. sets of workers of its queues
--- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 number of fields, fields of the
---      worker's hash, then queue name, job id and token of each job that it holds
--- Returns {Redis time (s), tokens that are no longer its own...}.
+-- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record, 6 holders,
+--      7 sweeper, 8 last beat, 9 grace, 10.. sets of workers of its queues
+-- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 gap (s) of an outage, 6 grace
+--      (ms) after it, 7 sweeper's lease (ms), 8 number of fields, fields of the worker's hash,
+--      then queue name, job id and token of each job that it holds
+-- Returns {Redis time (s), 1 if it is the sweeper, tokens that are no longer its own...}.
 -- Everything is written each time: a worker comes back by itself after a flush.
-local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[5])
+local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[8])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
 redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
-  unpack(ARGV, 6, 5 + nfields))
+  unpack(ARGV, 9, 8 + nfields))
 redis.call('HDEL', KEYS[1], 'death')
 redis.call('EXPIRE', KEYS[1], lease)
 redis.call('SADD', KEYS[2], KEYS[1])
-for i = 6, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
+for i = 10, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
 redis.call('ZADD', KEYS[4], f, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', f - 3600)
 redis.call('SET', KEYS[5], ARGV[4], 'EX', 3600)
+redis.call('ZADD', KEYS[6], f, ARGV[1])
+if f - tonumber(redis.call('GET', KEYS[8]) or '0') > tonumber(ARGV[5]) then
+  redis.call('SET', KEYS[9], '1', 'PX', ARGV[6])
+end
+redis.call('SET', KEYS[8], f)
+local sweeper = redis.call('GET', KEYS[7])
+if not sweeper or sweeper == ARGV[1] then
+  redis.call('SET', KEYS[7], ARGV[1], 'PX', ARGV[7])
+  sweeper = ARGV[1]
+end
 
-local out, held = {string.format('%.6f', f)}, {}
-for i = 6 + nfields, #ARGV, 3 do
+local out, held = {string.format('%.6f', f), sweeper == ARGV[1] and 1 or 0}, {}
+for i = 9 + nfields, #ARGV, 3 do
   local id, token = ARGV[i + 1], ARGV[i + 2]
   local pair = id .. ':' .. token
   held[pair] = true
@@ -52,5 +63,4 @@ for _, pair in ipairs(redis.call('SMEMBERS', KEYS[3])) do
     end
   end
 end
-if next(held) then redis.call('EXPIRE', KEYS[3], lease) end
 return out

@@ -53,8 +53,5 @@ for i = 1, n do
   if redis.call('EXISTS', KEYS[3 + i]) == 1 then ring(KEYS[3 + n + i])
   else redis.call('DEL', KEYS[3 + n + i]) end
 end
-if got > 0 then
-  redis.call('EXPIRE', KEYS[2], lease)
-  redis.call('HSET', KEYS[1], 'state', 'busy')
-end
+if got > 0 then redis.call('HSET', KEYS[1], 'state', 'busy') end
 return out

@@ -47,19 +47,7 @@ count(s, ARGV[7] .. ':out')
 if how == 'failed' then count(s, ARGV[7] .. ':failed') end
 if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
 
-local scan = redis.call('HGET', KEYS[1], 'rqscan_scan')
-local progress = scan and 'rqscan:scan:' .. scan
-if progress and redis.call('EXISTS', progress) == 1 then
-  local done = redis.call('HINCRBY', progress, how == 'finished' and 'done' or 'failed', 1)
-    + tonumber(redis.call('HGET', progress, how == 'finished' and 'failed' or 'done') or '0')
-  redis.call('HINCRBY', progress, 'observations', ARGV[9])
-  redis.call('HINCRBY', progress, 'probes', ARGV[10])
-  if done >= tonumber(redis.call('HGET', progress, 'total')) then
-    redis.call('HSET', progress, 'finished_at', at)
-    redis.call('EXPIRE', progress, 86400)
-    redis.call('ZREM', 'rqscan:scans', scan)
-  end
-end
+end_chunk(KEYS[1], at, how == 'finished' and 'done' or 'failed', ARGV[9], ARGV[10])
 
 if ttl == 0 then
   redis.call('DEL', KEYS[1], KEYS[8])

@@ -32,3 +32,22 @@ local function count(s, field)
   redis.call('HINCRBY', key, field, 1)
   redis.call('EXPIRE', key, 180)
 end
+
+-- Count a chunk's end in its scan's progress; the last one ends the scan.
+local function end_chunk(job, at, how, observations, probes)
+  local scan = redis.call('HGET', job, 'rqscan_scan')
+  local progress = scan and 'rqscan:scan:' .. scan
+  if not progress or redis.call('EXISTS', progress) == 0 then return end
+  redis.call('HINCRBY', progress, how, 1)
+  redis.call('HINCRBY', progress, 'observations', observations)
+  redis.call('HINCRBY', progress, 'probes', probes)
+  local ended = 0
+  for _, count in ipairs(redis.call('HMGET', progress, 'done', 'failed', 'cancelled')) do
+    ended = ended + tonumber(count or '0')
+  end
+  if ended >= tonumber(redis.call('HGET', progress, 'total')) then
+    redis.call('HSET', progress, 'finished_at', at)
+    redis.call('EXPIRE', progress, 86400)
+    redis.call('ZREM', 'rqscan:scans', scan)
+  end
+end

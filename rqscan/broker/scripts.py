@@ -7,7 +7,7 @@ is called by its SHA1. KEYS, ARGV and returns are stated at the top of each file
 import hashlib
 from importlib.resources import files
 
-__all__ = ["BEAT", "CLAIM", "ENQUEUE", "FINISH", "SCRIPTS", "Script"]
+__all__ = ["BEAT", "CLAIM", "ENQUEUE", "FINISH", "SCRIPTS", "SWEEP", "Script"]
 
 
 class Script:
@@ -24,4 +24,5 @@ ENQUEUE = Script("enqueue")
 CLAIM = Script("claim")
 FINISH = Script("finish")
 BEAT = Script("beat")
-SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT)
+SWEEP = Script("sweep")
+SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP)

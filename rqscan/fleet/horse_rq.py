@@ -6,9 +6,10 @@ import time
 from rq.results import Result
 
 from rqscan import clock
-from rqscan.broker.connect import connect
+from rqscan.broker.connect import connect, outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.config import Settings
+from rqscan.errors import RedisUnavailable
 from rqscan.fleet.outcomes import failure
 from rqscan.fleet.wire import Assignment, Outcome
 
@@ -22,7 +23,11 @@ def run(assignment: Assignment, settings: Settings, began: float) -> Outcome:
         RefusedPayloadError: the function or a callback is not allowed; nothing was imported.
     """
     ScanJob.allow_functions = frozenset(settings.worker.allow_functions)
-    job = ScanJob.fetch(assignment.job_id, connection=connect(settings))
+    try:
+        with outage():
+            job = ScanJob.fetch(assignment.job_id, connection=connect(settings))
+    except RedisUnavailable:  # nothing of it has run: it waits in its queue until Redis is back
+        return Outcome(disposition="giveback")
     on_success, on_failure = job.success_callback, job.failure_callback  # refused before it runs
     try:
         value = job.perform()

@@ -17,10 +17,14 @@ from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
+from rqscan.fleet.rescue import SWEEPER_MS, Rescue
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
 
 __all__ = ["REGISTRY_LEASE_S", "Registration"]
+
+OUTAGE_S = 1.2
+"""Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
 
 REGISTRY_LEASE_S = 90
 """How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
@@ -36,6 +40,7 @@ class Registration:
         heartbeat_s: time between beats.
         describe: gives the presence to publish and the worker's hash as RQ writes it.
         held: gives the jobs whose leases to renew.
+        rescue: told at each beat whether we are the sweeper.
         on_registered: called each time the worker has become known.
         on_taken: called with the token of a job that is no longer this worker's.
     """
@@ -49,12 +54,13 @@ class Registration:
         *,
         describe: Callable[[], tuple[Presence, dict[str, Any]]],
         held: Callable[[], list[Assignment]],
+        rescue: Rescue,
         on_registered: Callable[[], None],
         on_taken: Callable[[str], None],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
         self._heartbeat_s = heartbeat_s
-        self._describe, self._held = describe, held
+        self._describe, self._held, self._rescue = describe, held, rescue
         self._on_registered, self._on_taken = on_registered, on_taken
         self._is_beating = False
         self._next_beat = 0.0
@@ -96,11 +102,13 @@ class Registration:
         presence, fields = self._describe()
         held = [part for a in self._held() for part in (a.queue, a.job_id, a.token)]
         own = [keys.worker(self._name), keys.WORKERS, keys.executions_of(self._name)]
-        own += [keys.PRESENCE, keys.record(self._name), *map(keys.workers_of, self._queues)]
+        own += [keys.PRESENCE, keys.record(self._name), keys.HOLDERS, keys.SWEEPER]
+        own += [keys.LAST_BEAT, keys.GRACE, *map(keys.workers_of, self._queues)]
         self.clockwork.ask()
         link.send(
             "EVALSHA", scripts.BEAT.sha, len(own), *own, self._name, self.epoch, REGISTRY_LEASE_S,
-            msgspec.json.encode(presence), 2 * len(fields), *flat(fields), *held,
+            msgspec.json.encode(presence), self._heartbeat_s + OUTAGE_S,
+            round(1000 * presence.lease_s), SWEEPER_MS, 2 * len(fields), *flat(fields), *held,
             then=self._on_beat,
         )  # fmt: skip
 
@@ -115,5 +123,6 @@ class Registration:
             self.is_current = True
             self._outage.end()
             self._on_registered()
-        for token in answer[1:]:
+        self._rescue.is_sweeper = bool(answer[1])
+        for token in answer[2:]:
             self._on_taken(token.decode())

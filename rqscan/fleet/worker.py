@@ -4,7 +4,7 @@ What a job goes through: `Claims.claim` → `ScanWorker._start` → `Stable.run`
 `ScanWorker._on_end` → `Ledger.record`. The loop never waits for an answer, and it does no
 database, DNS or disk work.
 
-One turn: links that are due · beat · limits · claim if a horse is free · write · ask for one
+One turn: links that are due · beat, sweep · limits · claim if a horse is free · write · ask for one
 spare horse · wait until something happens.
 """
 
@@ -39,6 +39,7 @@ from rqscan.fleet.presence import (
     versions,
 )
 from rqscan.fleet.registration import Registration
+from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
@@ -125,9 +126,11 @@ class ScanWorker(Worker):
         self.birth_date = self.last_heartbeat = clock.now()
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger(self.name, worker.max_lost)
+        self._rescue = Rescue(self.name, worker)
         self._registration = Registration(
             self.name, names, self._boot, worker.heartbeat_s, describe=self._describe,
-            held=self._held, on_registered=self._on_registered, on_taken=self._on_taken,
+            held=self._held, rescue=self._rescue, on_registered=self._on_registered,
+            on_taken=self._on_taken,
         )  # fmt: skip
         self._claims = Claims(self.name, queues, self._boot, self._registration, self._start)
         self._command = Link(
@@ -144,6 +147,7 @@ class ScanWorker(Worker):
             self._bell.check()
         if self._may_beat:
             self._registration.beat(self._command)
+            self._rescue.sweep(self._command)
         self._enforce_limits()
         self._claims.claim(self._command, self._bell, 0 if self._signals else self._stable.free)
         self._command.flush()
@@ -157,7 +161,7 @@ class ScanWorker(Worker):
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
         deadlines = [time.monotonic() + longest_s, self._command.deadline]
         if self._may_beat:
-            deadlines.append(self._registration.deadline)
+            deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
             deadlines.append(self._bell.deadline)
         deadlines.extend(horse.deadline for horse in self._stable.running.values())
@@ -200,6 +204,7 @@ class ScanWorker(Worker):
     def _on_down(self, reason: str) -> None:
         self._registration.link_is_down(reason)
         self._claims.link_is_down()
+        self._rescue.link_is_down()
         revive(self.settings)
 
     def _on_bell_up(self) -> None:
@@ -265,7 +270,8 @@ class ScanWorker(Worker):
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
-        return presence, fields | {"state": "busy" if jobs else "idle"}
+        client = {"rqscan_client": self._command.client_id}
+        return presence, fields | client | {"state": "busy" if jobs else "idle"}
 
     def _say_goodbye(self) -> None:
         self._stable.stop()
@@ -273,6 +279,7 @@ class ScanWorker(Worker):
         for members in (keys.WORKERS, *map(keys.workers_of, self.queue_names())):
             self._command.send("SREM", members, me)
         self._command.send("ZREM", keys.PRESENCE, self.name)
+        self._command.send("ZREM", keys.HOLDERS, self.name)
         self._command.send("DEL", keys.record(self.name), me)
         until = time.monotonic() + 1
         while self._command.is_waiting and time.monotonic() < until:

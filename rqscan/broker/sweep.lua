@@ -1,0 +1,67 @@
+-- Rescue the jobs of workers that are gone: each goes back to the front of its queue.
+-- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers
+-- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
+--      job by deaths of workers and hosts, 6.. workers whose connection is gone
+-- Returns {'deposed'}: another one sweeps; or
+--         {'ok', workers rescued from, then name and client id of each suspect...}.
+-- A suspect's beat is overdue; it is lost once its lease has lapsed or its connection is gone.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'deposed'} end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local s, us = now()
+local at, f = iso(s, us), s + us / 1e6
+local out = {'ok', 0}
+if redis.call('EXISTS', KEYS[3]) == 1 then return out end
+local gone = {}
+for i = 6, #ARGV do gone[ARGV[i]] = true end
+
+local function give_up(job, id, queue, losses, worker)
+  local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')
+  redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info',
+    'FailedError: the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker)
+  redis.call('ZADD', 'rq:failed:' .. queue, s + ttl, id)
+  redis.call('EXPIRE', job, ttl)
+  count(s, queue .. ':failed')
+  end_chunk(job, at, 'failed', 0, 0)
+end
+
+local function rescue(worker)
+  local executions = 'rq:worker:' .. worker .. ':executions'
+  for _, pair in ipairs(redis.call('SMEMBERS', executions)) do
+    local id, token = string.match(pair, '^(.*):([^:]+)$')
+    local job = 'rq:job:' .. id
+    local queue = redis.call('HGET', job, 'origin')
+    redis.call('DEL', 'rq:execution:' .. pair)
+    redis.call('ZREM', 'rq:executions:' .. id, token)
+    if queue then redis.call('ZREM', 'rq:wip:' .. queue, pair) end
+    if queue and redis.call('HGET', job, 'rqscan_token') == token then
+      local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
+      redis.call('HSET', job, 'rqscan_token', '')
+      redis.call('HINCRBY', KEYS[4], 'lost', 1)
+      if losses >= tonumber(ARGV[5]) then give_up(job, id, queue, losses, worker)
+      else
+        redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
+        redis.call('LPUSH', 'rq:queue:' .. queue, id)
+        redis.call('HINCRBY', KEYS[4], 'rescued', 1)
+        ring('rqscan:bell:' .. queue)
+      end
+    end
+  end
+  local hash = 'rq:worker:' .. worker
+  for queue in string.gmatch(redis.call('HGET', hash, 'queues') or '', '[^,]+') do
+    redis.call('SREM', 'rq:workers:' .. queue, hash)
+  end
+  redis.call('SREM', KEYS[5], hash)
+  redis.call('DEL', executions, hash)
+  redis.call('ZREM', KEYS[2], worker)
+  out[2] = out[2] + 1
+end
+
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', f - tonumber(ARGV[3]))) do
+  if f - tonumber(redis.call('ZSCORE', KEYS[2], worker)) > tonumber(ARGV[4]) or gone[worker] then
+    rescue(worker)
+  else
+    out[#out + 1] = worker
+    out[#out + 1] = redis.call('HGET', 'rq:worker:' .. worker, 'rqscan_client') or '0'
+  end
+end
+return out

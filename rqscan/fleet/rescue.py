@@ -1,0 +1,94 @@
+"""Rescue: one of the workers looks each second for those that are gone, and frees their jobs.
+
+A worker whose beat is overdue is a suspect: if its connection is gone too it is dead, and its jobs
+are freed at once; else they are when its lease has lapsed. After an outage of Redis everybody's
+beat is overdue, so nobody is rescued from until all had time to beat again.
+"""
+
+import time
+from typing import Any
+
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.broker.link import LOST, Link
+from rqscan.config import WorkerSettings
+from rqscan.logs import Event, log
+
+__all__ = ["SWEEPER_MS", "Rescue"]
+
+SWEEP_S = 1.0
+
+SWEEPER_MS = 2_500
+"""Lease of the sweeper: a dead one delays a rescue by so much and the next beat of another."""
+
+OVERDUE_S = 0.6
+"""A worker is a suspect once its beat is overdue by so much."""
+
+
+class Rescue:
+    """A worker's part in the rescue of others: nothing, unless it is the sweeper.
+
+    Args:
+        name: of the worker.
+        settings: how long a worker may be silent, and how often a job may lose its worker.
+    """
+
+    def __init__(self, name: str, settings: WorkerSettings) -> None:
+        self._name, self._settings = name, settings
+        self._next_sweep = 0.0
+        self._is_sweeping = False
+        self._gone: list[str] = []
+        self.is_sweeper = False
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time of the next sweep."""
+        is_due = self.is_sweeper and not self._is_sweeping
+        return self._next_sweep if is_due else float("inf")
+
+    def link_is_down(self) -> None:
+        """Forget what was asked; the next beat tells who sweeps."""
+        self.is_sweeper = self._is_sweeping = False
+
+    def sweep(self, link: Link) -> None:
+        """Send a sweep if we are the sweeper and one is due."""
+        if time.monotonic() < self.deadline:
+            return
+        self._is_sweeping = True
+        self._next_sweep = time.monotonic() + SWEEP_S
+        gone, self._gone = self._gone, []
+        own = [keys.SWEEPER, keys.HOLDERS, keys.GRACE, keys.COUNTERS, keys.WORKERS]
+        suspect_s = self._settings.heartbeat_s + OVERDUE_S
+        link.send(
+            "EVALSHA", scripts.SWEEP.sha, len(own), *own, self._name, SWEEPER_MS, suspect_s,
+            self._settings.lease_s, self._settings.max_host_losses, *gone,
+            then=lambda answer: self._on_swept(link, answer),
+        )  # fmt: skip
+
+    def _on_swept(self, link: Link, answer: Any) -> None:
+        self._is_sweeping = False
+        if isinstance(answer, redis.RedisError):
+            if answer is not LOST:
+                log(Event.REDIS_REFUSED, worker=self._name, what="sweep", reason=str(answer))
+            return
+        if answer[0] == b"deposed":
+            self.is_sweeper = False
+            return
+        if answer[1]:
+            log(Event.WORKERS_LOST, worker=self._name, count=answer[1])
+        if suspects := dict(zip(answer[2::2], answer[3::2], strict=True)):
+            clients = [client.decode() for client in suspects.values()]
+            link.send(
+                "CLIENT", "LIST", "ID", *clients, then=lambda a: self._on_clients(suspects, a)
+            )
+
+    def _on_clients(self, suspects: dict[bytes, bytes], answer: Any) -> None:
+        if isinstance(answer, redis.RedisError):
+            return  # told by their lease, then
+        connected = {line.split(b" ", 1)[0] for line in answer.splitlines()}
+        self._gone = [
+            name.decode() for name, client in suspects.items() if b"id=" + client not in connected
+        ]
+        if self._gone:
+            self._next_sweep = 0.0

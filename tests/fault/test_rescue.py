@@ -1,0 +1,109 @@
+"""A worker is gone: another one frees its jobs, each once, and runs them."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from rqscan.broker import keys
+from rqscan.broker.queues import ScanQueue
+from tests.servers import wait_for
+
+ALLOW = {"RQSCAN_ALLOW_FUNCTIONS": "time.sleep"}
+
+
+@pytest.fixture
+def client(redis_server):
+    with redis_server.client() as found:
+        yield found
+
+
+def attempts(client, job):
+    return int(client.hget(job.key, "rqscan_attempt"))
+
+
+def counter(client, name):
+    return int(client.hget(keys.COUNTERS, name) or 0)
+
+
+def test_the_job_of_a_killed_worker_runs_on_another(rig, client):
+    first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
+    queue = ScanQueue("default", connection=client)
+    job, waiting = queue.enqueue("time.sleep", 3), queue.enqueue("time.sleep", 0)
+    first.wait_for_event("job_started")
+    second = rig.worker("default", "--name", "w2", "--concurrency", "1", **ALLOW)
+    second.wait_for_event("job_finished")  # the waiting one: it is at work
+    first.process.kill()
+    wait_for(lambda: job.get_status() == "finished", 60)
+    assert waiting.get_status() == "finished"
+    assert (attempts(client, job), attempts(client, waiting)) == (2, 1)
+    assert counter(client, "rescued") == counter(client, "lost") == 1
+    assert second.of("workers_lost")
+    assert client.smembers(keys.WORKERS) == {keys.worker("w2").encode()}
+    assert client.exists(keys.record("w1"))  # still shown, as lost
+
+
+def test_the_late_attempt_of_a_frozen_worker_changes_nothing(rig, client):
+    first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
+    job = ScanQueue("default", connection=client).enqueue("time.sleep", 12)
+    first.wait_for_event("job_started")
+    second = rig.worker("default", "--name", "w2", "--concurrency", "1", **ALLOW)
+    first.process.send_signal(signal.SIGSTOP)
+    second.wait_for_event("job_started")
+    first.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: job.get_status() == "finished", 60)
+    assert client.hget(job.key, "worker_name") == b"w2"
+    assert attempts(client, job) == 2
+    assert client.xlen(keys.results(job.id)) == 1
+    after = ScanQueue("default", connection=client).enqueue("time.sleep", 0)
+    wait_for(lambda: after.get_status() == "finished", 30)
+    wait_for(lambda: client.zscore(keys.HOLDERS, "w1"), 30)  # it is one of the fleet again
+
+
+@pytest.mark.parametrize("how", ["restart", "freeze"])
+def test_nobody_is_rescued_from_workers_that_outlived_an_outage(rig, client, redis_server, how):
+    workers = [
+        rig.worker("default", "--name", name, "--concurrency", "1", **ALLOW)
+        for name in ("w1", "w2")
+    ]
+    queue = ScanQueue("default", connection=client)
+    jobs = [queue.enqueue("time.sleep", 20) for _ in workers]
+    for worker in workers:
+        worker.wait_for_event("job_started")
+    wait_for(lambda: all(age_s(client, name) > 1 for name in ("w1", "w2")), 30)
+    (redis_server.freeze if how == "freeze" else redis_server.stop)()
+    for worker in workers:
+        worker.wait_for_event("redis_lost")
+    outlast_a_lease()
+    (redis_server.thaw if how == "freeze" else redis_server.start)()
+    for worker in workers:
+        worker.wait_for_event("redis_back")
+    wait_for(lambda: all(job.get_status() == "finished" for job in jobs), 60)
+    assert [attempts(client, job) for job in jobs] == [1, 1]
+    assert counter(client, "rescued") == counter(client, "lost") == 0
+
+
+def age_s(client, name):
+    """Tell for how long a worker's job had run at its last beat."""
+    return max(
+        (job["age_s"] for job in json.loads(client.get(keys.record(name)))["jobs"]), default=0
+    )
+
+
+def outlast_a_lease():
+    until = time.monotonic() + 8  # longer than worker.lease_s
+    wait_for(lambda: time.monotonic() > until, 30)
+
+
+def test_a_job_that_loses_too_many_workers_is_failed_and_its_scan_ends(rig, client):
+    done = rig.json("scan", "127.0.0.1", "-p", "1-65535", "--no-wait", "--queue", "wakaka")
+    limits = {"RQSCAN_WORKER_MAX_HOST_LOSSES": "1"}
+    first = rig.worker("wakaka", "--name", "w1", **limits)
+    first.wait_for_event("job_started")
+    first.process.kill()
+    rig.worker("default", "--name", "w2", **limits)  # of another queue: it only rescues
+    progress = keys.progress(done["scan_id"])
+    wait_for(lambda: client.hget(progress, "failed") == b"1", 60)
+    assert client.hexists(progress, "finished_at")
+    assert client.zcard(keys.registry("failed", "wakaka")) == 1
