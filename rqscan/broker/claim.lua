@@ -33,24 +33,30 @@ local function take(i, id)
   redis.call('ZADD', 'rq:wip:' .. name, s + lease, pair)
   redis.call('SADD', KEYS[2], pair)
   local scan = redis.call('HGET', job, 'rqscan_scan')
-  if scan then redis.call('HSETNX', 'rqscan:scan:' .. scan, 'started_at', at) end
+  -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
+  if scan and redis.call('EXISTS', 'rqscan:scan:' .. scan) == 1 then
+    redis.call('HSETNX', 'rqscan:scan:' .. scan, 'started_at', at)
+  end
   out[#out + 1] = {i, id, token, attempt, redis.call('HGETALL', job)}
 end
 
-if redis.call('EXISTS', KEYS[3]) == 0 then
-  for i = 1, n do
-    local most = tonumber(ARGV[5 + i])
-    while got < want
-      and (most == 0 or redis.call('ZCARD', 'rq:wip:' .. ARGV[5 + n + i]) < most) do
-      local id = redis.call('LPOP', KEYS[3 + i])
-      if not id then break end
-      take(i, id)
-    end
+local suspended = redis.call('EXISTS', KEYS[3]) == 1
+local function may_run(i)
+  local most = tonumber(ARGV[5 + i])
+  return not suspended
+    and (most == 0 or redis.call('ZCARD', 'rq:wip:' .. ARGV[5 + n + i]) < most)
+end
+
+for i = 1, n do
+  while got < want and may_run(i) do
+    local id = redis.call('LPOP', KEYS[3 + i])
+    if not id then break end
+    take(i, id)
   end
 end
--- Each claim hands the bell on: rung while there is work, silent when there is none.
+-- Each claim hands the bell on: rung while there is work that may run, else silent.
 for i = 1, n do
-  if redis.call('EXISTS', KEYS[3 + i]) == 1 then ring(KEYS[3 + n + i])
+  if redis.call('EXISTS', KEYS[3 + i]) == 1 and may_run(i) then ring(KEYS[3 + n + i])
   else redis.call('DEL', KEYS[3 + n + i]) end
 end
 if got > 0 then redis.call('HSET', KEYS[1], 'state', 'busy') end

@@ -40,6 +40,8 @@ if how == 'lost' or how == 'giveback' or how == 'retry' then
   return 'ok'
 end
 
+-- A queue that was at its limit has a place again.
+if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
 local ttl = tonumber(how == 'finished' and ARGV[4] or ARGV[5])
 redis.call('HINCRBY', KEYS[6], how == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
 redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])

@@ -37,7 +37,7 @@ end
 local function end_chunk(job, at, how, observations, probes)
   local scan = redis.call('HGET', job, 'rqscan_scan')
   local progress = scan and 'rqscan:scan:' .. scan
-  if not progress or redis.call('EXISTS', progress) == 0 then return end
+  if not progress or redis.call('HEXISTS', progress, 'total') == 0 then return end
   redis.call('HINCRBY', progress, how, 1)
   redis.call('HINCRBY', progress, 'observations', observations)
   redis.call('HINCRBY', progress, 'probes', probes)

@@ -23,6 +23,10 @@ BELL_S = 1
 """Longest block on the bells: work put in by stock RQ, which rings none, waits no longer."""
 
 
+YEARS_S = 1_000_000_000
+"""Longest time that a job's hash may ask for: more overflows somewhere."""
+
+
 class Claims:
     """What a worker takes from its queues.
 
@@ -81,7 +85,7 @@ class Claims:
             bell.send("BLPOP", *map(keys.bell, self._names), BELL_S, then=self._on_bell)
 
     def _on_bell(self, answer: Any) -> None:
-        if answer is not LOST:
+        if not isinstance(answer, redis.RedisError):  # refused: the next beat asks again
             self.is_wanted = True
             self._has_bell = answer is not None
 
@@ -109,15 +113,23 @@ class Claims:
         settings = self._queues[name]
         return Assignment(
             queue=name,
-            kind=job.get(b"rqscan_kind", b"").decode(),
-            job_id=job_id.decode(),
+            kind=job.get(b"rqscan_kind", b"").decode(errors="replace"),
+            job_id=job_id.decode(errors="replace"),
             token=token.decode(),
             attempt=attempt,
             data=job.get(b"data", b""),
             worker=self._name,
             clock_offset_s=self._registration.clockwork.offset_s or 0.0,
-            timeout_s=int(job.get(b"timeout") or settings.timeout_s),
+            timeout_s=_seconds(job.get(b"timeout"), settings.timeout_s),
             soft_timeout_s=settings.soft_timeout_s,
-            result_ttl_s=int(job.get(b"result_ttl") or settings.result_ttl_s),
-            failure_ttl_s=int(job.get(b"failure_ttl") or settings.failure_ttl_s),
+            result_ttl_s=_seconds(job.get(b"result_ttl"), settings.result_ttl_s),
+            failure_ttl_s=_seconds(job.get(b"failure_ttl"), settings.failure_ttl_s),
         )
+
+
+def _seconds(field: bytes | None, default: int) -> int:
+    """Read a field of a job's hash, in which anybody may have written anything."""
+    try:
+        return max(-1, min(int(field or default), YEARS_S))
+    except ValueError:
+        return default

@@ -1,10 +1,11 @@
 """The worker's stable: work-horses forked ahead of need, running one job each, and buried.
 
 A horse's life, seen from here: ``spare → running → result in → spare again or gone``. A horse is
-lost when both its socket has closed and its death is known with no result: the news of its death
+lost when its death is known and its socket, read to the end, holds no result: the news of its death
 may overtake a result that is still in the socket.
 """
 
+import contextlib
 import os
 import selectors
 import signal
@@ -22,13 +23,16 @@ from rqscan.fleet import wire
 from rqscan.fleet.template import NEWS, kill_group
 from rqscan.fleet.wire import Assignment, Frames, Outcome, Report
 
-__all__ = ["Horse", "Stable"]
+__all__ = ["GIVEN_BACK", "Horse", "Stable"]
 
 SEND_S = 1.0
 """Longest wait for a horse to take its job; a payload that fits the socket takes none."""
 
-RESTART_S = 1.0
-"""Shortest time between two starts of the template: one that can't live must not spin."""
+AGAIN_S = 1.0
+"""Pause before a template, or a fork, that failed is asked for again: it must not spin."""
+
+GIVEN_BACK = "given back"
+"""Reason to end a horse: its job goes back to its queue, and no loss is counted."""
 
 
 class Horse:
@@ -56,7 +60,9 @@ class Horse:
         """Say in words how it died."""
         status = self.status or 0
         if os.WIFSIGNALED(status):
-            return f"work-horse {self.pid} was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+            number = os.WTERMSIG(status)
+            names = {known.value: known.name for known in signal.Signals}
+            return f"work-horse {self.pid} was killed by {names.get(number, f'signal {number}')}"
         return f"work-horse {self.pid} exited with {os.waitstatus_to_exitcode(status)}"
 
 
@@ -82,7 +88,7 @@ class Stable:
         self._by_pid: dict[int, Horse] = {}
         self.running: dict[str, Horse] = {}  # by token
         self._control: socket.socket | None = None
-        self._start_at = 0.0
+        self._not_before = 0.0  # monotonic: when to ask the template, or for one, again
 
     @property
     def pids(self) -> list[int]:
@@ -97,17 +103,18 @@ class Stable:
     def start(self) -> None:
         """Start the template process, by exec: nothing of this process goes into it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        memory = os.fdopen(os.memfd_create("settings"), "w+b")  # settings of any size
+        with theirs, memory:
+            memory.write(msgspec.msgpack.encode(self._settings))
+            memory.seek(0)
             self._template = subprocess.Popen(
                 [sys.executable, "-m", "rqscan.fleet.template", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=memory,
                 start_new_session=True,
             )
-        ours.send(msgspec.msgpack.encode(self._settings))
         ours.settimeout(0)
         self._control = ours
-        self._start_at = time.monotonic() + RESTART_S
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._on_news())
 
     def ask(self) -> bool:
@@ -116,30 +123,33 @@ class Stable:
         One a turn: the fork of a horse must not delay the answers of running ones.
         """
         wanted = min(self._size, self._size - len(self.running) + 1)
-        if len(self._spares) >= wanted:
+        if len(self._spares) >= wanted or time.monotonic() < self._not_before:
             return False
-        if self._control is None:
-            if time.monotonic() < self._start_at:
-                return False
-            self.start()
+        try:
+            if self._control is None:
+                self.start()
+            self._ask_for_one()
+        except BlockingIOError:
+            return False
+        except OSError:  # no descriptors, no processes, or no template, which its socket will tell
+            self._not_before = time.monotonic() + AGAIN_S
+            return False
+        return len(self._spares) < wanted
+
+    def _ask_for_one(self) -> None:
         assert self._control is not None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-            except BlockingIOError:
-                ours.close()
-                return False
             except OSError:
                 ours.close()
-                self._template_gone()
-                return False
+                raise
         ours.settimeout(0)
         horse = Horse(ours)
         self._unnamed.append(horse)
         self._spares.append(horse)
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._on_frames(horse))
-        return len(self._spares) < wanted
 
     def run(self, assignment: Assignment) -> None:
         """Give a job to a spare horse."""
@@ -151,7 +161,7 @@ class Stable:
         try:
             wire.send(horse.sock, assignment)
         except OSError:  # dead, or frozen with half a message: it is of no use any more
-            kill_group(horse.pid, signal.SIGKILL)
+            self.kill(horse, GIVEN_BACK)
         horse.sock.settimeout(0)
 
     def kill(self, horse: Horse, reason: str) -> None:
@@ -180,29 +190,32 @@ class Stable:
                 self._template_gone()
                 return
             pid, status = NEWS.unpack(news)
-            if status == -1:
+            if not pid:  # no process could be had
+                self._not_before = time.monotonic() + AGAIN_S
+                self._gone(self._unnamed.popleft(), 0, GIVEN_BACK)
+            elif status == -1:
                 horse = self._unnamed.popleft()
                 horse.pid = pid
                 self._by_pid[pid] = horse
                 if horse.kill_reason:
                     kill_group(pid, signal.SIGKILL)
             elif dead := self._by_pid.pop(pid, None):
-                dead.status = status
-                self._bury(dead)
+                self._gone(dead, status)
 
     def _template_gone(self) -> None:
-        """Start anew after the template's death; its horses died with it."""
+        """Note the template's death; its horses died with it, through no fault of their jobs."""
         assert self._control is not None
         self._selector.unregister(self._control)
         self._control.close()
+        self._control = None
+        self._not_before = time.monotonic() + AGAIN_S
         self._template.wait()
         horses = [*self._by_pid.values(), *self._unnamed]
         self._by_pid.clear()
         self._unnamed.clear()
         for horse in horses:
-            horse.status = signal.SIGKILL
-            self._bury(horse)
-        self._control = None
+            kill_group(horse.pid, signal.SIGKILL)  # what its job had started
+            self._gone(horse, signal.SIGKILL, GIVEN_BACK)
 
     def _on_frames(self, horse: Horse) -> None:
         try:
@@ -211,14 +224,30 @@ class Stable:
             return
         except OSError:
             data = b""
-        if not data:
+        if data:
+            self._take(horse, data)
+        else:
+            self._close(horse)
+
+    def _gone(self, horse: Horse, status: int, reason: str | None = None) -> None:
+        """Bury a horse that is known to be dead: all that it wrote is in the socket already."""
+        horse.status = status
+        horse.kill_reason = horse.kill_reason or reason
+        with contextlib.suppress(OSError):
+            while data := horse.sock.recv(262_144):
+                self._take(horse, data)
+        self._close(horse)
+        self._end(horse, None)
+
+    def _close(self, horse: Horse) -> None:
+        if not horse.is_closed:
+            horse.is_closed = True
             self._selector.unregister(horse.sock)
             horse.sock.close()
-            horse.is_closed = True
-            if horse in self._spares:
-                self._spares.remove(horse)
-            self._bury(horse)
-            return
+        if horse in self._spares:
+            self._spares.remove(horse)
+
+    def _take(self, horse: Horse, data: bytes) -> None:
         for message in horse.frames.feed(data):
             if isinstance(message, Report):
                 horse.progress = message.progress
@@ -231,11 +260,8 @@ class Stable:
             return
         del self.running[assignment.token]
         horse.jobs += 1
-        is_reusable = outcome is not None and outcome.disposition == "finished"
+        is_well = horse.status is None and not horse.kill_reason and not horse.is_closed
+        is_reusable = is_well and outcome is not None and outcome.disposition == "finished"
         if is_reusable and (self._max_jobs == 0 or horse.jobs < self._max_jobs):
             self._spares.append(horse)
         self._on_end(horse, assignment, outcome)
-
-    def _bury(self, horse: Horse) -> None:
-        if horse.is_closed and horse.status is not None:
-            self._end(horse, None)

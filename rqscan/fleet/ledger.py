@@ -1,7 +1,7 @@
 """Ledger: how attempts ended, kept until Redis has said that it knows.
 
-However long Redis is away, an end is sent again after each registration; the finish script takes
-it once (`ok`), sees it again (`dup`), or refuses it because a later attempt has the job.
+However long Redis is away or refuses it, an end is sent again after each beat; the finish script
+takes it once (`ok`), sees it again (`dup`), or refuses it because a later attempt has the job.
 """
 
 from typing import Any
@@ -72,10 +72,10 @@ class Ledger:
     def _on_recorded(self, token: str, answer: Any) -> None:
         if answer is LOST or token not in self._ends:  # sent again later, or answered twice
             return
-        assignment, end = self._ends.pop(token)
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, redis.RedisError):  # a full disk, too few replicas: it may pass
             log(Event.REDIS_REFUSED, worker=self._name, what="finish", reason=str(answer))
             return
+        assignment, end = self._ends.pop(token)
         self.done += end.disposition == "finished"
         self.failed += end.disposition == "failed"
         event = Event.JOB_REFUSED if end.is_refused else _EVENTS[end.disposition]

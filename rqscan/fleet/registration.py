@@ -41,7 +41,7 @@ class Registration:
         describe: gives the presence to publish and the worker's hash as RQ writes it.
         held: gives the jobs whose leases to renew.
         rescue: told at each beat whether we are the sweeper.
-        on_registered: called each time the worker has become known.
+        on_beat: called after each beat that Redis has taken.
         on_taken: called with the token of a job that is no longer this worker's.
     """
 
@@ -55,13 +55,13 @@ class Registration:
         describe: Callable[[], tuple[Presence, dict[str, Any]]],
         held: Callable[[], list[Assignment]],
         rescue: Rescue,
-        on_registered: Callable[[], None],
+        on_beat: Callable[[], None],
         on_taken: Callable[[str], None],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
         self._heartbeat_s = heartbeat_s
         self._describe, self._held, self._rescue = describe, held, rescue
-        self._on_registered, self._on_taken = on_registered, on_taken
+        self._after_beat, self._on_taken = on_beat, on_taken
         self._is_beating = False
         self._next_beat = 0.0
         self._outage = Outage(worker=name)
@@ -119,10 +119,9 @@ class Registration:
                 log(Event.REDIS_REFUSED, worker=self._name, what="beat", reason=str(answer))
             return
         self.clockwork.answer(float(answer[0]))
-        if not self.is_current:
-            self.is_current = True
-            self._outage.end()
-            self._on_registered()
+        self.is_current = True
+        self._outage.end()
+        self._after_beat()
         self._rescue.is_sweeper = bool(answer[1])
         for token in answer[2:]:
             self._on_taken(token.decode())

@@ -1,9 +1,10 @@
 """The template process: small, loaded once, forked into a work-horse for every job.
 
-It is started by exec (``python -m rqscan.fleet.template FD``), holds no thread and no connection,
-and never imports RQ or Redis: a fork costs what the process weighs. Over its control socket come
-the settings first, then one socket per horse wanted; back go (pid, -1) for each fork and
-(pid, wait status) for each death. When the worker's end closes, every horse's group is killed.
+It is started by exec (``python -m rqscan.fleet.template FD``, the settings on stdin), holds no
+thread and no connection, and never imports RQ or Redis: a fork costs what the process weighs. Over
+its control socket comes one socket per horse wanted; back go (pid, -1) for each fork, (0, 0) for
+one that failed, and (pid, wait status) for each death. When the worker's end closes, every horse's
+group is killed.
 """
 
 import contextlib
@@ -26,13 +27,15 @@ from rqscan.scan.execute import Runner
 __all__ = ["NEWS", "main"]
 
 NEWS = struct.Struct("ii")
-"""What the template tells: pid, and wait status or -1 for a fork."""
+"""What the template tells: pid (0: no fork), and wait status or -1 for a fork."""
 
 
 def main(control_fd: int) -> None:
     """Serve a worker until it goes away."""
     control = socket.socket(fileno=control_fd)
-    settings = msgspec.msgpack.decode(control.recv(1 << 20), type=Settings)
+    settings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Settings)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - settings hold secrets: no job reads them
+        os.dup2(nothing.fileno(), 0)
     runner = horse.prepare(settings)
     setproctitle("rqscan template")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the worker's to handle
@@ -65,10 +68,16 @@ def _serve(
                     os.read(woken, 4096)
                 _bury(control, horses)
                 continue
-            wish, fds, _flags, _address = socket.recv_fds(control, 16, 1)
+            wish, fds, *_ = socket.recv_fds(control, 16, 1, socket.MSG_CMSG_CLOEXEC)
             if not wish:
                 return
-            me, pid = os.getpid(), os.fork()
+            me = os.getpid()
+            try:
+                pid = os.fork()
+            except OSError:  # the limit of processes, or no memory: running horses go on
+                os.close(fds[0])
+                control.send(NEWS.pack(0, 0))
+                continue
             if not pid:
                 _become_horse(fds[0], [control.fileno(), woken], me, settings, runner)
             with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from rqscan.config import QueueSettings, Settings
 from rqscan.errors import FailedError
 from rqscan.fleet import outcomes
 from rqscan.fleet.claims import BELL_S, Claims
-from rqscan.fleet.horses import Horse, Stable
+from rqscan.fleet.horses import GIVEN_BACK, Horse, Stable
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.presence import (
     JobReport,
@@ -47,7 +47,7 @@ from rqscan.states import WorkerState
 
 __all__ = ["ScanWorker"]
 
-GIVEN_BACK, TIMED_OUT = "given back", "timed out"
+TIMED_OUT = "timed out"
 
 
 class ScanWorker(Worker):
@@ -129,7 +129,7 @@ class ScanWorker(Worker):
         self._rescue = Rescue(self.name, worker)
         self._registration = Registration(
             self.name, names, self._boot, worker.heartbeat_s, describe=self._describe,
-            held=self._held, rescue=self._rescue, on_registered=self._on_registered,
+            held=self._held, rescue=self._rescue, on_beat=self._on_beat,
             on_taken=self._on_taken,
         )  # fmt: skip
         self._claims = Claims(self.name, queues, self._boot, self._registration, self._start)
@@ -164,7 +164,7 @@ class ScanWorker(Worker):
             deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
             deadlines.append(self._bell.deadline)
-        deadlines.extend(horse.deadline for horse in self._stable.running.values())
+        deadlines += [h.deadline for h in self._stable.running.values() if not h.kill_reason]
         return min(deadlines)
 
     @property
@@ -176,7 +176,7 @@ class ScanWorker(Worker):
     def _enforce_limits(self) -> None:
         now = time.monotonic()
         is_giving_back = self._signals > 1 or now >= self._stop_deadline
-        for horse in list(self._stable.running.values()):
+        for horse in [h for h in self._stable.running.values() if not h.kill_reason]:
             if now >= horse.deadline:
                 self._stable.kill(horse, TIMED_OUT)
             elif is_giving_back:
@@ -186,7 +186,8 @@ class ScanWorker(Worker):
         if self._stable.running:
             return False
         if self._signals:
-            return not len(self._ledger) or self._registration.away_s > 1
+            is_settled = not self._claims.is_open and not len(self._ledger)
+            return is_settled or self._registration.away_s > 1
         is_idle = self._registration.is_current and self._claims.is_idle
         return burst and is_idle and not len(self._ledger)
 
@@ -197,9 +198,10 @@ class ScanWorker(Worker):
         running = len(self._stable.running)
         log(Event.STOP_REQUESTED, worker=self.name, signal=name, running=running)
 
-    def _on_registered(self) -> None:
+    def _on_beat(self) -> None:
         self._ledger.record_all(self._command)
-        self._claims.is_wanted = True
+        if not self._bell.is_waiting:  # at first, or since something was refused
+            self._claims.is_wanted = True
 
     def _on_down(self, reason: str) -> None:
         self._registration.link_is_down(reason)
@@ -215,15 +217,21 @@ class ScanWorker(Worker):
             self._stable.kill(horse, GIVEN_BACK)  # a later attempt has its job
 
     def _start(self, assignment: Assignment) -> None:
+        if self._signals or not self._stable.free:  # since the claim: a stop, or a spare's death
+            self._settle(assignment, Outcome(disposition="giveback"))
+            return
         self._stable.run(assignment)
         log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
             attempt=assignment.attempt)  # fmt: skip
 
     def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
-        self._ledger.add(assignment, outcome or self._outcome_of_death(horse, assignment))
+        self._settle(assignment, outcome or self._outcome_of_death(horse, assignment))
+        self._claims.is_wanted = True
+
+    def _settle(self, assignment: Assignment, outcome: Outcome) -> None:
+        self._ledger.add(assignment, outcome)
         if self._registration.is_current:
             self._ledger.record(self._command, assignment.token)
-        self._claims.is_wanted = True
 
     def _outcome_of_death(self, horse: Horse, assignment: Assignment) -> Outcome:
         if horse.kill_reason == GIVEN_BACK:
