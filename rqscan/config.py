@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]  # finite
+Beat = Annotated[float, Meta(ge=0.01, le=30)]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 FilePath = Annotated[str, Meta(min_length=1)]
@@ -84,7 +85,7 @@ class ScopeSettings(Struct, frozen=True):
 class WorkerSettings(Struct, frozen=True):
     """How workers run jobs and when they are given up for lost."""
 
-    heartbeat_s: Seconds = 3
+    heartbeat_s: Beat = 3
     lease_s: Seconds = 6.5  # presence older than this: the worker is lost
     stop_timeout_s: Seconds = 30
     max_jobs_per_horse: Count = 1  # 0: no limit
@@ -200,6 +201,13 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
                 errors.append(_unknown(name, value, [*shape, *variables]))
         except ValueError as e:
             errors.append(str(e))
+    worker = {key: values.get(f"worker.{key}") for key in ("heartbeat_s", "lease_s")}
+    beat_s, lease_s = worker["heartbeat_s"] or 3, worker["lease_s"] or 6.5
+    if not errors and lease_s <= beat_s + 1:
+        errors.append(
+            f"expected worker.lease_s to be more than a second above worker.heartbeat_s ({beat_s} "
+            f"s), got: {lease_s}"
+        )
     if errors:
         start = f"{len(errors)} settings are wrong: " if len(errors) > 1 else ""
         advice = f"the file read is {file}" if file else None

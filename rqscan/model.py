@@ -49,7 +49,7 @@ class Chunk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: str
     targets: list[str]  # "10.0.0.0-10.0.0.63", an address, or a name
     exclude: list[str] = field(default_factory=list)
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any]
 
 
 class ChunkRecord(Struct, frozen=True, kw_only=True):

@@ -2,15 +2,19 @@
 -- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record, 6 holders,
 --      7 sweeper, 8 last beat, 9 grace, 10.. sets of workers of its queues
 -- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 gap (s) of an outage, 6 grace
---      (ms) after it, 7 sweeper's lease (ms), 8 number of fields, fields of the worker's hash,
---      then queue name, job id and token of each job that it holds
--- Returns {Redis time (s), 1 if it is the sweeper, tokens that are no longer its own...}.
+--      (ms) after it, 7 sweeper's lease (ms), 8 1 for the first beat of an epoch, 9 number of
+--      fields, fields of the worker's hash, then queue name, job id and token of each job held
+-- Returns {Redis time (s), 1 if it is the sweeper, tokens that are no longer its own...}; or
+--         {'displaced'}: another worker has begun under this name, nothing was written.
 -- Everything is written each time: a worker comes back by itself after a flush.
-local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[8])
+local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[9])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
+-- Only the first beat of an epoch takes a name over; of two that began at once the later stays.
+local epoch = redis.call('HGET', KEYS[1], 'rqscan_epoch')
+if ARGV[8] == '0' and epoch and epoch ~= ARGV[2] then return {'displaced'} end
 redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
-  unpack(ARGV, 9, 8 + nfields))
+  unpack(ARGV, 10, 9 + nfields))
 redis.call('HDEL', KEYS[1], 'death')
 redis.call('EXPIRE', KEYS[1], lease)
 redis.call('SADD', KEYS[2], KEYS[1])
@@ -30,7 +34,7 @@ if not sweeper or sweeper == ARGV[1] then
 end
 
 local out, held = {string.format('%.6f', f), sweeper == ARGV[1] and 1 or 0}, {}
-for i = 9 + nfields, #ARGV, 3 do
+for i = 10 + nfields, #ARGV, 3 do
   local id, token = ARGV[i + 1], ARGV[i + 2]
   local pair = id .. ':' .. token
   held[pair] = true

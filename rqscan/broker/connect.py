@@ -5,8 +5,9 @@ The worker's loop owns its sockets (`rqscan.broker.link`); everyone else uses a 
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,7 +18,7 @@ from redis.retry import Retry
 from rqscan import clock
 from rqscan.broker import embedded
 from rqscan.config import Settings, mask_url
-from rqscan.errors import ConfigError, RedisUnavailable
+from rqscan.errors import ConfigError, RedisUnavailable, RqscanError
 
 __all__ = ["connect", "impatient", "outage", "revive", "url_of"]
 
@@ -44,7 +45,7 @@ def connect(settings: Settings) -> redis.Redis:
         ConfigError: the URL has no form that we know.
         RedisUnavailable: refused (at once), silent (after the connect time-out), or no server.
     """
-    url = settings.redis.url or f"unix://{embedded.ensure(Path(settings.home))}"
+    url = settings.redis.url or f"unix://{quote(str(embedded.ensure(Path(settings.home))))}"
     options: dict[str, Any] = {
         "socket_connect_timeout": settings.redis.connect_timeout_s,
         "socket_timeout": ANSWER_S,
@@ -56,10 +57,11 @@ def connect(settings: Settings) -> redis.Redis:
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     try:
         client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-    except ValueError as e:
+        with outage(url):
+            client.ping()  # connected: what follows is one round trip
+    except (ValueError, TypeError) as e:  # a part of the URL that no connection knows
         raise ConfigError(f"redis.url {mask_url(url)!r} can't be used: {e}") from None
     with outage(url):
-        client.ping()  # connected: what follows is one round trip
         began = clock.now()
         seconds, microseconds = client.time()
         middle = began.timestamp() + (clock.now() - began).total_seconds() / 2
@@ -80,7 +82,8 @@ def impatient(client: redis.Redis) -> redis.Redis:
 def revive(settings: Settings) -> None:
     """Start the embedded server again if it died under us; never waits, so look again."""
     if settings.redis.url is None:
-        embedded.revive(Path(settings.home))
+        with suppress(OSError, SubprocessError, RqscanError):  # the next look tries again
+            embedded.revive(Path(settings.home))
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def url_of(client: redis.Redis) -> str:
     login = f"{user}:{password}@" if user or password else ""
     db = options.get("db") or 0
     if path := options.get("path"):
-        return f"unix://{login}{path}?{urlencode({'db': db})}"
+        return f"unix://{login}{quote(path)}?{urlencode({'db': db})}"
     secure = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
     host = options.get("host", "localhost")
     host = f"[{host}]" if ":" in host else host

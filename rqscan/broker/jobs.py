@@ -8,11 +8,11 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import resolve_serializer
 
-from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, decode
+from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, decode, job_id
 from rqscan.config import QueueSettings
 from rqscan.model import Chunk
 
-__all__ = ["ScanJob", "chunk_fields", "job_id"]
+__all__ = ["ScanJob", "chunk_fields"]
 
 
 class ScanJob(Job):
@@ -63,11 +63,6 @@ class ScanJob(Job):
     def _check(self, name: str | None) -> None:
         if name:
             check_name(name, self.allow_functions)
-
-
-def job_id(chunk: Chunk) -> str:
-    """Name a chunk's job, so that enqueuing it again is seen."""
-    return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"
 
 
 def chunk_fields(

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rqscan.errors import RefusedPayloadError
+from rqscan.model import Chunk
 
-__all__ = ["MAX_BYTES", "RUN_CHUNK", "Call", "JsonSerializer", "check_name", "decode"]
+__all__ = ["MAX_BYTES", "RUN_CHUNK", "Call", "JsonSerializer", "check_name", "decode", "job_id"]
 
 RUN_CHUNK = "rqscan.scan.execute.run_chunk"
 """The one function that our own jobs name."""
@@ -84,3 +85,8 @@ def decode(data: bytes, allowed: Collection[str]) -> Call:
         raise RefusedPayloadError("the payload calls a method of an object; only functions run")
     check_name(function, allowed)
     return Call(function, args, kwargs)
+
+
+def job_id(chunk: Chunk) -> str:
+    """Name a chunk's job, so that enqueuing it again is seen."""
+    return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"

@@ -9,8 +9,8 @@ from redis.client import Pipeline
 from rq.queue import Queue
 
 from rqscan.broker import keys, scripts
-from rqscan.broker.jobs import ScanJob, chunk_fields, job_id
-from rqscan.broker.payload import JsonSerializer
+from rqscan.broker.jobs import ScanJob, chunk_fields
+from rqscan.broker.payload import JsonSerializer, job_id
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk

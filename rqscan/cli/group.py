@@ -85,6 +85,7 @@ click.version_option(__version__, message="rqscan %(version)s")(_group)
 
 def run(argv: list[str] | None) -> int:
     """Run one command and give its exit code."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - closed by our caller
     try:
         code = _group.main(argv, prog_name="rqscan", standalone_mode=False)
         sys.stdout.flush()

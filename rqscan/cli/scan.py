@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from rqscan import clock
-from rqscan.broker.connect import connect
+from rqscan.broker.connect import connect, revive
 from rqscan.cli import repository, settings
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
-from rqscan.errors import FailedError, UsageError
+from rqscan.errors import FailedError, RedisUnavailable, UsageError
 from rqscan.fleet.presence import is_listening
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
@@ -69,7 +69,11 @@ def scan(
     submit(plan, settings=found, client=client)
     progress = Progress(scan_id=plan.scan.scan_id, chunks=Counts(plan.scan.chunks))
     if wait:
-        progress = _wait_for_end(plan.scan, client)
+        try:
+            progress = _wait_for_end(plan.scan, client, found.redis.connect_timeout_s)
+        except KeyboardInterrupt:
+            click.echo(f"scan {plan.scan.scan_id} goes on; see `rqscan scans`", err=True)
+            raise
         if not as_json:
             with repository() as store:
                 print_rows(store.rows(plan.scan.scan_id))
@@ -86,13 +90,26 @@ def _read(targets: tuple[str, ...], targets_file: str | None) -> list[str]:
     return specs
 
 
-def _wait_for_end(scan: Scan, client: redis.Redis) -> Progress:
+def _wait_for_end(scan: Scan, client: redis.Redis, patience_s: float) -> Progress:
     """Draw the progress on a terminal until the scan has ended; says so when nobody listens."""
     warn_at = time.monotonic() + NO_WORKER_S
     bar = Bar(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     task = bar.add_task(scan.scan_id, total=scan.chunks)
+    give_up_at = math.inf
     with bar:
-        while progress := read_progress(client, scan.scan_id):
+        while True:
+            try:
+                progress = read_progress(client, scan.scan_id)
+                give_up_at = math.inf
+            except RedisUnavailable as e:
+                give_up_at = min(give_up_at, time.monotonic() + patience_s)
+                if time.monotonic() > give_up_at:
+                    raise RedisUnavailable(f"{e}; scan {scan.scan_id} goes on") from e
+                revive(settings())
+                time.sleep(POLL_S)
+                continue
+            if progress is None:
+                break
             if progress.is_ended:
                 return progress
             counts = progress.chunks

@@ -18,7 +18,7 @@ from rqscan.cli import settings
 from rqscan.cli.scan import scan
 from rqscan.cli.top import top
 from rqscan.config import Settings
-from rqscan.errors import FailedError
+from rqscan.errors import FailedError, HomeUnavailable
 from rqscan.fleet.presence import is_listening
 from rqscan.process import die_with
 
@@ -39,6 +39,10 @@ def up(ctx: click.Context, target: str | None) -> int:
     found = settings()
     home = Path(found.home)
     code = 0
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise HomeUnavailable(f"cannot make the home {home}: {e.strerror}") from e
     with connect(found) as client, _fleet(found, home) as processes:
         until = time.monotonic() + START_S
         while not is_listening(client, "default"):

@@ -1,5 +1,7 @@
 """`rqscan worker`: run the jobs of some queues until told to stop."""
 
+import re
+
 import rich_click as click
 from msgspec.structs import replace
 
@@ -8,8 +10,11 @@ from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import log_options
+from rqscan.errors import UsageError
 from rqscan.fleet.worker import ScanWorker
 from rqscan.scan.execute import Runner
+
+NAME = r"[A-Za-z0-9.:@_-]{1,100}"
 
 
 @click.command()
@@ -39,6 +44,8 @@ def worker(
     names = list(dict.fromkeys(queues)) or ["default"]
     for queue in names:
         declared(found, queue)
+    if name is not None and not re.fullmatch(NAME, name):
+        raise UsageError(f"worker name {name!r} is not 1 to 100 letters, digits and . : @ _ or -")
     if max_jobs_per_horse is not None:
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
     Runner(found)  # a kind or a scope that can't be loaded is told here, in one sentence

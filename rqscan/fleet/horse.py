@@ -73,7 +73,9 @@ def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket
     try:
         call = decode(assignment.data, settings.worker.allow_functions)
         if call.function == RUN_CHUNK:
-            attempt = Attempt(assignment.attempt, assignment.worker, _reporter(sock))
+            attempt = Attempt(
+                assignment.attempt, assignment.worker, _reporter(sock), assignment.job_id
+            )
             counts = runner.run(call.kwargs, attempt)
             return success(assignment, counts, time.monotonic() - began)
         horse_rq = importlib.import_module("rqscan.fleet.horse_rq")

@@ -6,12 +6,13 @@ import zlib
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from rqscan import clock
-from rqscan.errors import RefusedError
+from rqscan.errors import FailedError, RefusedError
 from rqscan.fleet.wire import Assignment, Outcome
 
-__all__ = ["failure", "success"]
+__all__ = ["failure", "lost", "success"]
 
 
 def success(assignment: Assignment, value: Any, worked_s: float) -> Outcome:
@@ -31,16 +32,27 @@ def success(assignment: Assignment, value: Any, worked_s: float) -> Outcome:
 def failure(assignment: Assignment, error: BaseException, worked_s: float) -> Outcome:
     """Describe a failed job: RQ's result entry and job field with the traceback."""
     text = "".join(traceback.format_exception(error))
-    packed = zlib.compress(text.encode())
+    packed = zlib.compress(text.encode(errors="backslashreplace"))
     return Outcome(
         disposition="failed",
         worked_s=worked_s,
         failure_ttl_s=assignment.failure_ttl_s,
         is_refused=isinstance(error, RefusedError),
-        error="".join(traceback.format_exception_only(error)).strip().splitlines()[-1],
+        error=_last_line(error),
         fields={"exc_info": packed},
         result=_entry(assignment, 2, worked_s) | {"exc_string": base64.b64encode(packed).decode()},
     )
+
+
+def lost(assignment: Assignment, how: str, worked_s: float, max_lost: int) -> Outcome:
+    """Describe a job whose horse died; the script counts, and fails it at the death `max_lost`."""
+    poison = FailedError(f"{how}; the job's own horse died {max_lost} times")
+    return structs.replace(failure(assignment, poison, worked_s), disposition="lost", error=how)
+
+
+def _last_line(error: BaseException) -> str:
+    line = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return line.encode(errors="backslashreplace").decode()
 
 
 def _entry(assignment: Assignment, kind: int, worked_s: float) -> dict[str, Any]:

@@ -46,6 +46,13 @@ class JobReport(Struct, frozen=True, kw_only=True):
     progress: float | None = None
 
 
+@cache
+def versions() -> dict[str, str]:
+    """Give the versions that matter between hosts."""
+    found = {name: version(name) for name in ("rq", "redis")}
+    return {"rqscan": __version__, **found, "python": platform.python_version()}
+
+
 class Presence(Struct, frozen=True, kw_only=True):
     """A worker's record in Redis (`keys.record`)."""
 
@@ -59,20 +66,13 @@ class Presence(Struct, frozen=True, kw_only=True):
     concurrency: int
     lease_s: float  # age of the last beat from which it counts as lost
     jobs: list[JobReport]
-    versions: dict[str, str]
+    versions: dict[str, str] = field(default_factory=versions)
     protocol: int = PROTOCOL
     clock_offset_s: float | None  # Redis' clock minus this host's
     utc_offset_s: int = field(default_factory=lambda: time.localtime().tm_gmtoff)
     rss_bytes: int
     done: int
     failed: int
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Give the versions that matter between hosts."""
-    found = {name: version(name) for name in ("rq", "redis")}
-    return {"rqscan": __version__, **found, "python": platform.python_version()}
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

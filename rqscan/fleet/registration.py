@@ -67,12 +67,13 @@ class Registration:
         self._outage = Outage(worker=name)
         self.clockwork = Clockwork()
         self.epoch = ""
-        self.is_current = False
+        self.is_current = self._is_first = False
+        self.is_displaced = False  # another worker has begun under this name
 
     def link_is_up(self) -> None:
         """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
         self.epoch = f"{self._boot}{secrets.token_hex(4)}"
-        self._next_beat = 0.0
+        self._is_first, self._next_beat = True, 0.0
 
     def link_is_down(self, reason: str) -> None:
         """Note that Redis is away; said once however long it takes."""
@@ -80,8 +81,8 @@ class Registration:
         self._outage.begin(reason)
 
     def renew(self) -> None:
-        """Register anew at once: the server does not know this epoch."""
-        self.is_current, self._next_beat = False, 0.0
+        """Register anew at once: the server does not know this epoch, or knows another's."""
+        self._next_beat = 0.0
 
     @property
     def away_s(self) -> float:
@@ -108,7 +109,8 @@ class Registration:
         link.send(
             "EVALSHA", scripts.BEAT.sha, len(own), *own, self._name, self.epoch, REGISTRY_LEASE_S,
             msgspec.json.encode(presence), self._heartbeat_s + OUTAGE_S,
-            round(1000 * presence.lease_s), SWEEPER_MS, 2 * len(fields), *flat(fields), *held,
+            round(1000 * presence.lease_s), SWEEPER_MS, int(self._is_first),
+            2 * len(fields), *flat(fields), *held,
             then=self._on_beat,
         )  # fmt: skip
 
@@ -118,6 +120,10 @@ class Registration:
             if answer is not LOST:
                 log(Event.REDIS_REFUSED, worker=self._name, what="beat", reason=str(answer))
             return
+        if answer[0] == b"displaced":
+            self.is_displaced = True
+            return
+        self._is_first = False
         self.clockwork.answer(float(answer[0]))
         self.is_current = True
         self._outage.end()

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import msgspec
+import redis
 from rq.worker import Worker
 
 from rqscan import clock, config
@@ -31,13 +32,7 @@ from rqscan.fleet import outcomes
 from rqscan.fleet.claims import BELL_S, Claims
 from rqscan.fleet.horses import GIVEN_BACK, Horse, Stable
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import (
-    JobReport,
-    Presence,
-    memory_bytes,
-    refuse_living_namesake,
-    versions,
-)
+from rqscan.fleet.presence import JobReport, Presence, memory_bytes, refuse_living_namesake
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
@@ -83,6 +78,12 @@ class ScanWorker(Worker):
         self._signals = 0
         self._stop_deadline = float("inf")
 
+    def _set_ip_address(self, connection: redis.Redis) -> None:
+        try:
+            super()._set_ip_address(connection)
+        except ValueError:  # redis-py cannot read a socket path with a space
+            self.ip_address = "unknown"
+
     def work(
         self,
         burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
@@ -97,10 +98,10 @@ class ScanWorker(Worker):
             stop_timeout_s: how long running jobs may go on after the first signal.
 
         Returns:
-            Whether any job was run, as RQ's does.
+            Whether any job was run.
 
         Raises:
-            FailedError: another worker that lives has this name.
+            FailedError: another worker has this name.
         """
         refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
@@ -112,6 +113,8 @@ class ScanWorker(Worker):
             try:
                 while not self._is_over(burst=burst):
                     self._turn()
+                    if self._registration.is_displaced:  # which has put our jobs back
+                        raise FailedError(f"another worker has begun under the name {self.name!r}")
             finally:
                 self._say_goodbye()
         ledger = self._ledger
@@ -169,8 +172,7 @@ class ScanWorker(Worker):
 
     @property
     def _may_beat(self) -> bool:
-        # A beat gives back what Redis has under our name and we do not hold: what a claim on its
-        # way has taken must have arrived first.
+        # A beat gives back what we do not hold; what a claim has taken must have arrived first.
         return self._command.is_up and not self._claims.is_open
 
     def _enforce_limits(self) -> None:
@@ -242,12 +244,7 @@ class ScanWorker(Worker):
             return outcomes.failure(assignment, limit, worked_s)
         how = horse.describe_death()
         log(Event.HORSE_DIED, job=assignment.job_id, how=how)
-        # Only the death that reaches max_lost fails the job; the script counts them.
-        poison = FailedError(
-            f"{how}; the job's own horse died {self.settings.worker.max_lost} times"
-        )
-        failed = outcomes.failure(assignment, poison, worked_s)
-        return msgspec.structs.replace(failed, disposition="lost")
+        return outcomes.lost(assignment, how, worked_s, self.settings.worker.max_lost)
 
     def _held(self) -> list[Assignment]:
         running = [horse.assignment for horse in self._stable.running.values()]
@@ -271,7 +268,6 @@ class ScanWorker(Worker):
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
             concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
-            versions=versions(),
             clock_offset_s=self._registration.clockwork.offset_s,
             rss_bytes=memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
@@ -283,6 +279,8 @@ class ScanWorker(Worker):
 
     def _say_goodbye(self) -> None:
         self._stable.stop()
+        if self._registration.is_displaced:
+            return  # all that stands there is the other's
         me = keys.worker(self.name)
         for members in (keys.WORKERS, *map(keys.workers_of, self.queue_names())):
             self._command.send("SREM", members, me)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rqscan import clock, config
+from rqscan.broker.payload import job_id
 from rqscan.config import Settings
-from rqscan.errors import RefusedPayloadError, StoreUnavailable
+from rqscan.errors import FailedError, RefusedPayloadError, StoreUnavailable, UsageError
 from rqscan.model import COVERAGE, Chunk, ChunkRecord, Observation
 from rqscan.scan.kinds import Run, check_params, get_kind, load_kinds
 from rqscan.scan.scope import Scope
@@ -25,11 +26,12 @@ __all__ = ["Attempt", "Runner", "run_chunk"]
 
 
 class Attempt(NamedTuple):
-    """Who runs a chunk, which attempt of it this is, and whom to tell how far it is (0 to 1)."""
+    """Which attempt of a chunk this is, by whom, and whom to tell how far it is (0 to 1)."""
 
     number: int = 1
     worker: str = socket.gethostname()
     report: Callable[[float], None] = lambda _progress: None
+    job_id: str | None = None  # what the payload must agree with
 
 
 class Runner:
@@ -53,6 +55,10 @@ class Runner:
             chunk = msgspec.convert(payload, Chunk)
         except msgspec.ValidationError as e:
             raise RefusedPayloadError(f"the payload is no chunk of a scan: {e}") from e
+        if attempt.job_id not in {None, job_id(chunk)}:
+            raise RefusedPayloadError(
+                f"the payload is of chunk {job_id(chunk)}, but its job is {attempt.job_id}"
+            )
         record = partial(
             ChunkRecord,
             scan_id=chunk.scan_id, chunk=chunk.chunk, generation=chunk.generation,
@@ -60,27 +66,30 @@ class Runner:
         )  # fmt: skip
         try:
             rows, probes = self._observe(chunk, attempt.report)
-        except Exception as e:
+        except BaseException as e:  # a soft time-out is none of Exception
             error = f"{type(e).__name__}: {e}"
             failed = record(state=ChunkState.FAILED, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
                 self._outbox.record(failed)
             raise
-        self._outbox.record(
-            record(
-                state=ChunkState.FINISHED,
-                finished_at=clock.now(),
-                probes=probes,
-                observations=rows,
-            )
+        finished = record(
+            state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows
         )
+        if not self._outbox.record(finished):
+            raise FailedError(
+                f"the rows of chunk {job_id(chunk)} were not taken: the store has a newer attempt "
+                "of it, or no such chunk (is it the database that the scan was planned in?)"
+            )
         return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}
 
     def _observe(
         self, chunk: Chunk, report: Callable[[float], None]
     ) -> tuple[list[Observation], int]:
-        kind = get_kind(chunk.kind)
-        params = check_params(kind, chunk.params)
+        try:
+            kind = get_kind(chunk.kind)
+            params = check_params(kind, chunk.params)
+        except UsageError as e:
+            raise RefusedPayloadError(f"the payload asks for what is not here: {e}") from e
         scope = self._scope(chunk.exclude)
         targets = scope.check(chunk.targets)
         named = (scope.resolve(name)[0] for name in targets.names)

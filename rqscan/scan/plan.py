@@ -22,10 +22,10 @@ from rqscan.model import Chunk, Scan
 from rqscan.probe.order import Permutation
 from rqscan.probe.timing import ANSWERED_S, MAX_WINDOW
 from rqscan.scan.kinds import check_params, get_kind
-from rqscan.scan.scope import Scope
+from rqscan.scan.scope import Scope, resolve
 from rqscan.scan.targets import Targets, parse_targets
 
-__all__ = ["Plan", "make_plan", "plan_of"]
+__all__ = ["Plan", "check_asked", "make_plan", "plan_of"]
 
 PROBES_PER_CHUNK = 65_536
 """All ports of one host: one to two seconds of a work-horse where hosts answer."""
@@ -125,6 +125,8 @@ def make_plan(
             f"scan name {name!r} is not 1 to 64 letters, digits, _ or -; choose another"
         )
     declared(settings, queue)
+    # An excluded name stands for its addresses, wherever they come up among the targets.
+    exclude = [*exclude, *(at for name in parse_targets(exclude).names for at in resolve(name))]
     scope = Scope(settings.scope.allow, settings.scope.deny, exclude)
     if skip_out_of_scope:
         wanted, outside = scope.split(targets)
@@ -135,16 +137,11 @@ def make_plan(
             f"{wanted.count} targets are left to scan, after what was excluded or is out of scope; "
             f"name 1 to {MAX_TARGETS}"
         )
-    params, per_host = {}, {}
-    for found in map(get_kind, dict.fromkeys(kinds)):
-        takes_ports = ports is not None and "ports" in found.params.__struct_fields__
-        params[found.name] = {"ports": ports} if takes_ports else {}
-        per_host[found.name] = found.probes_per_host(check_params(found, params[found.name]))
+    params, per_host = check_asked(kinds, ports)
     probes = wanted.count * sum(per_host.values())
     cut = max(PROBES_PER_CHUNK, probes // CHUNKS_PER_SCAN)
-    sizes = {
-        kind: min(HOSTS_PER_CHUNK, max(1, cut // max(1, count))) for kind, count in per_host.items()
-    }
+    most = max(HOSTS_PER_CHUNK, wanted.count // CHUNKS_PER_SCAN)
+    sizes = {kind: min(most, max(1, cut // max(1, count))) for kind, count in per_host.items()}
     requested_at = clock.now()
     scan = Scan(
         scan_id=scan_id or f"{name}-{requested_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
@@ -163,6 +160,25 @@ def make_plan(
         requested_at=requested_at,
     )
     return Plan(scan, wanted, outside.count)
+
+
+def check_asked(
+    kinds: Sequence[str], ports: str | None
+) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
+    """Check kinds and ports; give each kind's parameters, and its probes for a host.
+
+    Raises:
+        UsageError: a kind is unknown, or does not take these ports.
+    """
+    if not kinds:
+        raise UsageError("no kind is given; `rqscan kinds` lists them")
+    params: dict[str, dict[str, str]] = {}
+    per_host = {}
+    for found in map(get_kind, dict.fromkeys(kinds)):
+        takes_ports = "ports" in found.params.__struct_fields__
+        params[found.name] = {"ports": ports} if takes_ports and ports is not None else {}
+        per_host[found.name] = found.probes_per_host(check_params(found, params[found.name]))
+    return params, per_host
 
 
 def plan_of(scan: Scan) -> Plan:

@@ -14,13 +14,18 @@ from rqscan.errors import ConfigError, OutOfScopeError, UsageError
 from rqscan.scan.ranges import Range, merge, parse_range, place, text
 from rqscan.scan.targets import Targets, parse_targets
 
-__all__ = ["Scope"]
+__all__ = ["Scope", "resolve"]
 
 _NEVER = ("0.0.0.0/8", "::", "224.0.0.0/4", "ff00::/8", "255.255.255.255")
 """This network, any address, multicast and broadcast: no single host answers there."""
 
 
-def _look_up(name: str) -> list[str]:
+def resolve(name: str) -> list[str]:
+    """Give the addresses of a name.
+
+    Raises:
+        UsageError: it has none, or cannot be looked up.
+    """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -45,7 +50,7 @@ class Scope:
         deny: Iterable[str],
         exclude: Iterable[str] = (),
         *,
-        look_up: Callable[[str], Sequence[str]] = _look_up,
+        look_up: Callable[[str], Sequence[str]] = resolve,
     ) -> None:
         self.resolve = cache(look_up)
         self._excluded = parse_targets(exclude)

@@ -35,11 +35,12 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> bool:
             plan = plan_of(repository.scan(plan.scan.scan_id))
         scan = plan.scan
         queue = ScanQueue(scan.queue, connection=client)
+        progress = keys.progress(scan.scan_id)
         with outage(), client.pipeline() as pipeline:
-            progress = keys.progress(scan.scan_id)
-            pipeline.hsetnx(progress, "total", scan.chunks)
-            pipeline.zadd(keys.SCANS, {scan.scan_id: scan.requested_at.timestamp()}, nx=True)
-            pipeline.execute()
+            if is_new or not client.hexists(progress, "finished_at"):
+                pipeline.hsetnx(progress, "total", scan.chunks)
+                pipeline.zadd(keys.SCANS, {scan.scan_id: scan.requested_at.timestamp()}, nx=True)
+                pipeline.execute()
         if is_new:
             chunks = plan.chunks()
         else:

@@ -18,6 +18,8 @@ from msgspec import Meta, Struct, field, structs
 from rqscan.broker.queues import declared
 from rqscan.config import Settings
 from rqscan.errors import UsageError
+from rqscan.scan.kinds import load_kinds
+from rqscan.scan.plan import check_asked
 
 __all__ = ["Entry", "ScanRequest", "read_entries", "to_utc"]
 
@@ -58,6 +60,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 def read_entries(settings: Settings) -> list[Entry]:
     """Check each table of the schedule; one entry a table, in the file's order."""
+    load_kinds(settings.jobs.path)
     entries: dict[str, Entry] = {}
     for number, table in enumerate(settings.schedule, 1):
         name: Any = table.get("name")
@@ -107,6 +110,8 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
     if entry.cron is not None:
         _check_cron(entry.cron)
     declared(settings, entry.queue)
+    assert entry.scan  # or it would have been refused above
+    check_asked(entry.scan.kinds, entry.scan.ports)
     zone = _zone(entry.zone)
     times = {key: getattr(entry, key) for key in ("at", "start", "end")}
     return structs.replace(entry, **{k: _place(k, at, zone) for k, at in times.items() if at})

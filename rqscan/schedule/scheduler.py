@@ -29,7 +29,6 @@ from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork
 from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
-from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import make_plan
 from rqscan.scan.submit import submit
 from rqscan.schedule import table
@@ -191,7 +190,6 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
     def fire(self, entry: Entry, due: datetime, scan_id: str) -> None:
         """Plan and submit the entry's scan; a second call for the same id changes nothing."""
         assert entry.scan
-        load_kinds(self.settings.jobs.path)
         plan = make_plan(
             settings=self.settings,
             queue=entry.queue,

@@ -12,8 +12,8 @@ from rq.results import Result
 from rq.utils import now
 
 from rqscan.broker import keys
-from rqscan.broker.jobs import ScanJob, job_id
-from rqscan.broker.payload import JsonSerializer
+from rqscan.broker.jobs import ScanJob
+from rqscan.broker.payload import JsonSerializer, job_id
 from rqscan.broker.queues import ScanQueue, declared
 from rqscan.config import QueueSettings
 from rqscan.errors import RefusedPayloadError, UsageError
@@ -29,7 +29,7 @@ def client(redis_server):
 
 
 def chunk(number=0):
-    return Chunk(scan_id="s-1", chunk=number, kind="ports", targets=["127.0.0.1"])
+    return Chunk(scan_id="s-1", chunk=number, kind="ports", targets=["127.0.0.1"], params={})
 
 
 def test_our_names_of_rqs_keys_are_rqs(client):

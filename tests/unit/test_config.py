@@ -6,6 +6,7 @@ from rqscan.config import DatabaseSettings, RedisSettings, load, mask_url
 from rqscan.errors import ConfigError
 
 NUMBER = "with type number, minimum 0, maximum 1000000000.0"
+BEAT = "with type number, minimum 0.01, maximum 30"
 
 
 @pytest.fixture(autouse=True)
@@ -124,23 +125,23 @@ def test_load_keeps_schedule_entries_unchecked():
         ),
         (
             "[worker.heartbeat_s]\nx = 1",
-            f"expected worker.heartbeat_s {NUMBER}, got: {{'x': 1}}",
+            f"expected worker.heartbeat_s {BEAT}, got: {{'x': 1}}",
         ),
         (
             "[worker]\nheartbeat_s = '30s'",
-            f"expected worker.heartbeat_s {NUMBER}, got: '30s'",
+            f"expected worker.heartbeat_s {BEAT}, got: '30s'",
         ),
         (
             "[worker]\nheartbeat_s = inf",
-            f"expected worker.heartbeat_s {NUMBER}, got: inf",
+            f"expected worker.heartbeat_s {BEAT}, got: inf",
         ),
         (
             "[worker]\nheartbeat_s = nan",
-            f"expected worker.heartbeat_s {NUMBER}, got: nan",
+            f"expected worker.heartbeat_s {BEAT}, got: nan",
         ),
         (
             "[worker]\nheartbeat_s = '3'",
-            f"expected worker.heartbeat_s {NUMBER}, got: '3'",
+            f"expected worker.heartbeat_s {BEAT}, got: '3'",
         ),
         (
             "[worker]\nmax_lost = 0",
