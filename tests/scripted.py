@@ -39,10 +39,14 @@ class ScriptedWorker:
         state = "busy" if jobs else self._record.state
         record = msgspec.structs.replace(self._record, jobs=list(jobs), state=state)
         own = [keys.worker(self.name), keys.WORKERS, keys.executions_of(self.name), keys.PRESENCE]
-        own += [keys.record(self.name), keys.workers_of(self._queue)]
+        own += [keys.record(self.name), keys.HOLDERS, keys.SWEEPER, keys.LAST_BEAT, keys.GRACE]
+        own += [keys.workers_of(self._queue)]
         held = [part for job in self.jobs.items() for part in (self._queue, *job)]
         encoded = msgspec.json.encode(record)
-        self._run(scripts.BEAT, own, self.name, "e", LEASE_S, encoded, 2, "state", state, *held)
+        self._run(
+            scripts.BEAT, own, self.name, "e", LEASE_S, encoded, 4.2, 6500, 2500, 1,
+            2, "state", state, *held,
+        )  # fmt: skip
 
     def claim(self, want: int) -> list[str]:
         own = [keys.worker(self.name), keys.executions_of(self.name), keys.SUSPENDED]

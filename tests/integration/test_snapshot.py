@@ -57,7 +57,8 @@ def take(redis_server: RedisServer):
 
 def enqueue(client, count, queue="wakaka", scan="s1") -> None:
     chunks = [
-        Chunk(scan_id=scan, chunk=n, kind="ports", targets=["127.0.0.1"]) for n in range(count)
+        Chunk(scan_id=scan, chunk=n, kind="ports", targets=["127.0.0.1"], params={})
+        for n in range(count)
     ]
     client.hset(keys.progress(scan), "total", count)
     client.zadd(keys.SCANS, {scan: 1.0})

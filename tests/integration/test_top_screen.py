@@ -101,7 +101,10 @@ def env(settings: Settings) -> dict[str, str]:
 @pytest.fixture
 def busy(redis_server: RedisServer) -> RedisServer:
     client = redis_server.client()
-    chunks = [Chunk(scan_id="s", chunk=n, kind="ports", targets=["127.0.0.1"]) for n in range(3)]
+    chunks = [
+        Chunk(scan_id="s", chunk=n, kind="ports", targets=["127.0.0.1"], params={})
+        for n in range(3)
+    ]
     list(ScanQueue("wakaka", connection=client).enqueue_chunks(chunks, QueueSettings()))
     ScriptedWorker(client, "web01.100").beat()
     return redis_server
