@@ -44,6 +44,7 @@ class Link:
         on_up: called once connected, before any command.
         on_down: called with the reason each time the link goes down, or can't come up.
         blocking_s: longest time that a command of this link may block in the server.
+        name: of the connection, as CLIENT LIST tells it; ids begin anew with the server.
     """
 
     def __init__(
@@ -52,12 +53,15 @@ class Link:
         selector: selectors.BaseSelector,
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
+        *,
         blocking_s: float = 0,
+        name: str = "rqscan",
     ) -> None:
         self._pool = client.connection_pool
         self._selector = selector
         self._on_up, self._on_down = on_up, on_down
         self._overdue_s = ANSWER_S + blocking_s
+        self._name = name
         self._socket: socket.socket | None = None
         self._waiting: deque[tuple[Callback | None, float]] = deque()
         self._out = bytearray()
@@ -126,6 +130,7 @@ class Link:
         options = dict(self._pool.connection_kwargs)
         options |= {"socket_connect_timeout": CONNECT_S, "socket_timeout": CONNECT_S}
         options |= {"retry": None, "health_check_interval": 0, "protocol": 2}
+        options["client_name"] = self._name
         connection = self._pool.connection_class(**options)
         try:
             connection.connect()

@@ -25,6 +25,7 @@ __all__ = [
     "Clockwork",
     "JobReport",
     "Presence",
+    "client_name",
     "flat",
     "is_listening",
     "memory_bytes",
@@ -132,6 +133,11 @@ def is_listening(client: redis.Redis, queue: str) -> bool:
     return False
 
 
+def client_name(boot: str) -> str:
+    """Name a worker's command connection: an id alone may be another's after a restart of Redis."""
+    return f"rqscan-{boot}"
+
+
 def refuse_living_namesake(client: redis.Redis, name: str) -> None:
     """Make sure that no other worker of this name is connected.
 
@@ -139,7 +145,8 @@ def refuse_living_namesake(client: redis.Redis, name: str) -> None:
         FailedError: one is; says where.
     """
     other = _read(client, name)
-    if other and client.client_list(client_id=[other.client_id]):
+    clients = client.client_list(client_id=[other.client_id]) if other else []
+    if other and any(one["name"] == client_name(other.boot) for one in clients):
         raise FailedError(
             f"worker name {name!r} is held by a worker that lives: pid {other.pid} on "
             f"{other.host}; choose another --name or stop that one"

@@ -28,11 +28,10 @@ from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import FailedError
-from rqscan.fleet import outcomes
+from rqscan.fleet import outcomes, presence
 from rqscan.fleet.claims import BELL_S, Claims
 from rqscan.fleet.horses import GIVEN_BACK, Horse, Stable
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import JobReport, Presence, memory_bytes, refuse_living_namesake
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
@@ -103,7 +102,7 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker has this name.
         """
-        refuse_living_namesake(self.connection, self.name)
+        presence.refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
         with self._selector, stop_signals(self._on_signal) as woken:
             self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
@@ -137,9 +136,12 @@ class ScanWorker(Worker):
         )  # fmt: skip
         self._claims = Claims(self.name, queues, self._boot, self._registration, self._start)
         self._command = Link(
-            self.connection, self._selector, self._registration.link_is_up, self._on_down
+            self.connection, self._selector, self._registration.link_is_up, self._on_down,
+            name=presence.client_name(self._boot),
+        )  # fmt: skip
+        self._bell = Link(
+            self.connection, self._selector, self._on_bell_up, lambda _: None, blocking_s=BELL_S
         )
-        self._bell = Link(self.connection, self._selector, self._on_bell_up, lambda _: None, BELL_S)
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
         of_horses = msgspec.structs.replace(self.settings, redis=here)
         self._stable = Stable(of_horses, self.concurrency, self._selector, self._on_end)
@@ -250,10 +252,10 @@ class ScanWorker(Worker):
         running = [horse.assignment for horse in self._stable.running.values()]
         return [*filter(None, running), *self._ledger.held]
 
-    def _describe(self) -> tuple[Presence, dict[str, Any]]:
+    def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
         now = time.monotonic()
         jobs = [
-            JobReport(
+            presence.JobReport(
                 id=horse.assignment.job_id,
                 kind=horse.assignment.kind,
                 age_s=round(now - horse.began, 3),
@@ -264,18 +266,18 @@ class ScanWorker(Worker):
             if horse.assignment
         ]
         state = WorkerState.BUSY if jobs else WorkerState.IDLE
-        presence = Presence(
+        record = presence.Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
             concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
             clock_offset_s=self._registration.clockwork.offset_s,
-            rss_bytes=memory_bytes(self._stable.pids),
+            rss_bytes=presence.memory_bytes(self._stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
         client = {"rqscan_client": self._command.client_id}
-        return presence, fields | client | {"state": "busy" if jobs else "idle"}
+        return record, fields | client | {"state": "busy" if jobs else "idle"}
 
     def _say_goodbye(self) -> None:
         self._stable.stop()

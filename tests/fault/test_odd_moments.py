@@ -177,3 +177,18 @@ def test_a_home_with_odd_characters_works(rig, tmp_path):
     worker = rig.worker("default")
     assert rig.json("scan", "127.0.0.1", "-p", "1-5")["state"] == "finished"
     assert worker.stop() == 0
+
+
+def test_a_name_is_free_when_another_client_has_the_dead_workers_id(rig, client, redis_server):
+    worker = rig.worker("default", "--name", "w1")
+    record = json.loads(wait_for(lambda: client.get(keys.record("w1")), 30))
+    worker.process.kill()
+    worker.process.wait()
+    strangers = [redis_server.client() for _ in range(3)]
+    for stranger in strangers:
+        stranger.ping()
+    a_living_id = strangers[0].client_id()
+    client.set(keys.record("w1"), json.dumps(record | {"client_id": a_living_id}))
+    rig.worker("default", "--name", "w1").wait_for_event("worker_started")
+    for stranger in strangers:
+        stranger.close()
