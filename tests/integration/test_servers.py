@@ -11,13 +11,13 @@ import pytest
 import redis
 
 from rqscan.config import Settings
-from tests.servers import MariaDB, RedisServer, redis_binaries, wait_for
+from tests.servers import MariaDB, RedisServer, missing, redis_binaries, wait_for
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
 def test_redis_keeps_its_data_when_killed(short_path: Path, kind: str) -> None:
     if kind not in redis_binaries():
-        pytest.skip(f"no {kind} here")
+        missing(kind)
     server = RedisServer(short_path, redis_binaries()[kind]).start()
     client = server.client()
     client.set("a", 1)
