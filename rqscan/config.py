@@ -96,7 +96,7 @@ class WorkerSettings(Struct, frozen=True):
 
 
 class JobsSettings(Struct, frozen=True):
-    """Where the scan kinds are; no path means the `jobs` folder beside rqscan or the config."""
+    """Where the scan kinds are; no path means the `jobs` folder beside rqscan."""
 
     path: FilePath | None = None
 

@@ -305,6 +305,24 @@ def test_a_waiting_scan_says_so_when_nobody_listens(rig):
         process.stderr.close()
 
 
+def test_a_waiting_scan_rides_out_a_restart_of_redis(rig, redis_server):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rqscan", "scan", "127.0.0.1", "-p", "1", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=rig.env, text=True, cwd=rig.folder,
+    )  # fmt: skip
+    try:
+        assert "no worker listens" in process.stderr.readline()
+        redis_server.stop()
+        redis_server.start()
+        rig.worker("default")
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert json.loads(out)["state"] == "finished"
+
+
 def test_presence_says_what_the_worker_is(rig, client):
     rig.worker("default", "--name", "w1", "--concurrency", "2")
     raw = wait_for(lambda: client.get(keys.record("w1")), 30)
