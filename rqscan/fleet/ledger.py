@@ -1,7 +1,8 @@
 """Ledger: how attempts ended, kept until Redis has said that it knows.
 
-However long Redis is away or refuses it, an end is sent again after each beat; the finish script
-takes it once (`ok`), sees it again (`dup`), or refuses it because a later attempt has the job.
+An end is sent with the next packet; however long Redis is away or refuses it, it is sent again
+after each beat. The finish script takes it once (`ok`), sees it again (`dup`), or refuses it
+because a later attempt has the job (`fenced`).
 """
 
 from typing import Any
@@ -35,6 +36,7 @@ class Ledger:
     def __init__(self, name: str, max_lost: int) -> None:
         self._name, self._max_lost = name, max_lost
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
+        self._unsent: dict[str, None] = {}  # tokens, in order
         self.done = self.failed = 0
 
     def __len__(self) -> int:
@@ -46,16 +48,23 @@ class Ledger:
         return [assignment for assignment, _ in self._ends.values()]
 
     def add(self, assignment: Assignment, outcome: Outcome) -> None:
-        """Take an end, to be sent by `record`."""
+        """Take an end, for the next `send`."""
         self._ends[assignment.token] = (assignment, outcome)
+        self._unsent[assignment.token] = None
 
-    def record_all(self, link: Link) -> None:
-        """Send every end again: an earlier answer may be lost."""
-        for token in list(self._ends):
-            self.record(link, token)
+    def resend(self) -> None:
+        """Let every end be sent again: an earlier answer may be lost."""
+        self._unsent = dict.fromkeys(self._ends)
 
-    def record(self, link: Link, token: str) -> None:
-        """Send one end."""
+    def send(self, link: Link) -> int:
+        """Send the ends that were not sent yet; gives their number."""
+        tokens = [token for token in self._unsent if token in self._ends]  # else answered since
+        self._unsent = {}
+        for token in tokens:
+            self._record(link, token)
+        return len(tokens)
+
+    def _record(self, link: Link, token: str) -> None:
         assignment, end = self._ends[token]
         job, queue = assignment.job_id, assignment.queue
         states = [keys.registry(state, queue) for state in ("wip", "finished", "failed")]

@@ -1,11 +1,11 @@
 """ScanWorker: one loop, no threads, that takes jobs, gives them to work-horses and tells Redis.
 
-What a job goes through: `Claims.claim` → `ScanWorker._start` → `Stable.run` → (a work-horse) →
-`ScanWorker._on_end` → `Ledger.record`. The loop never waits for an answer, and it does no
-database, DNS or disk work.
+What a job goes through: `Claims.claim` → `Attempts.start` → `Stable.run` → (a work-horse) →
+`Attempts._on_end` → `Ledger.send`. The loop never waits for an answer, and it does no database, DNS
+or disk work.
 
-One turn: links that are due · beat, sweep · limits · claim if a horse is free · write · ask for one
-spare horse · wait until something happens.
+One turn: links that are due · beat, sweep · limits · ends, and a claim if a horse is free · write ·
+ask for one spare horse · wait until something happens.
 """
 
 import os
@@ -28,20 +28,17 @@ from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import FailedError
-from rqscan.fleet import outcomes, presence
+from rqscan.fleet import presence
+from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.claims import BELL_S, Claims
-from rqscan.fleet.horses import GIVEN_BACK, Horse, Stable
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
-from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 from rqscan.states import WorkerState
 
 __all__ = ["ScanWorker"]
-
-TIMED_OUT = "timed out"
 
 
 class ScanWorker(Worker):
@@ -106,7 +103,7 @@ class ScanWorker(Worker):
         self._set_up(stop_timeout_s)
         with self._selector, stop_signals(self._on_signal) as woken:
             self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
-            self._stable.start()
+            self._attempts.stable.start()
             log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
                 concurrency=self.concurrency)  # fmt: skip
             try:
@@ -127,14 +124,19 @@ class ScanWorker(Worker):
         queues = {name: self.settings.queues.get(name) or QueueSettings() for name in names}
         self.birth_date = self.last_heartbeat = clock.now()
         self._selector = selectors.DefaultSelector()
+        here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
+        of_horses = msgspec.structs.replace(self.settings, redis=here)
         self._ledger = Ledger(self.name, worker.max_lost)
+        self._attempts = Attempts(of_horses, self.concurrency, self._selector, self._ledger)
         self._rescue = Rescue(self.name, worker)
         self._registration = Registration(
             self.name, names, self._boot, worker.heartbeat_s, describe=self._describe,
-            held=self._held, rescue=self._rescue, on_beat=self._on_beat,
-            on_taken=self._on_taken,
+            held=lambda: self._attempts.held, rescue=self._rescue, on_beat=self._on_beat,
+            on_taken=self._attempts.drop,
         )  # fmt: skip
-        self._claims = Claims(self.name, queues, self._boot, self._registration, self._start)
+        self._claims = Claims(
+            self.name, queues, self._boot, self._registration, self._attempts.start
+        )
         self._command = Link(
             self.connection, self._selector, self._registration.link_is_up, self._on_down,
             name=presence.client_name(self._boot),
@@ -142,9 +144,6 @@ class ScanWorker(Worker):
         self._bell = Link(
             self.connection, self._selector, self._on_bell_up, lambda _: None, blocking_s=BELL_S
         )
-        here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
-        of_horses = msgspec.structs.replace(self.settings, redis=here)
-        self._stable = Stable(of_horses, self.concurrency, self._selector, self._on_end)
 
     def _turn(self) -> None:
         self._command.check()
@@ -153,23 +152,27 @@ class ScanWorker(Worker):
         if self._may_beat:
             self._registration.beat(self._command)
             self._rescue.sweep(self._command)
-        self._enforce_limits()
-        self._claims.claim(self._command, self._bell, 0 if self._signals else self._stable.free)
+        self._attempts.enforce_limits()
+        if self._is_giving_back:
+            self._attempts.give_back()
+        if self._registration.is_current:
+            if self._ledger.send(self._command):
+                self._claims.is_wanted = True
+            self._claims.claim(self._command, self._bell, self._attempts.free)
         self._command.flush()
         self._bell.flush()
-        wants_more = not self._signals and self._stable.ask()
+        wants_more = not self._signals and self._attempts.stable.ask()
         timeout = 0.0 if wants_more else max(0.0, self._deadline() - time.monotonic())
         for key, events in self._selector.select(timeout):
             key.data(events)
 
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
-        deadlines = [time.monotonic() + longest_s, self._command.deadline]
+        deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
         if self._may_beat:
             deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
             deadlines.append(self._bell.deadline)
-        deadlines += [h.deadline for h in self._stable.running.values() if not h.kill_reason]
         return min(deadlines)
 
     @property
@@ -177,17 +180,12 @@ class ScanWorker(Worker):
         # A beat gives back what we do not hold; what a claim has taken must have arrived first.
         return self._command.is_up and not self._claims.is_open
 
-    def _enforce_limits(self) -> None:
-        now = time.monotonic()
-        is_giving_back = self._signals > 1 or now >= self._stop_deadline
-        for horse in [h for h in self._stable.running.values() if not h.kill_reason]:
-            if now >= horse.deadline:
-                self._stable.kill(horse, TIMED_OUT)
-            elif is_giving_back:
-                self._stable.kill(horse, GIVEN_BACK)
+    @property
+    def _is_giving_back(self) -> bool:
+        return self._signals > 1 or time.monotonic() >= self._stop_deadline
 
     def _is_over(self, *, burst: bool) -> bool:
-        if self._stable.running:
+        if self._attempts.running:
             return False
         if self._signals:
             is_settled = not self._claims.is_open and not len(self._ledger)
@@ -198,12 +196,13 @@ class ScanWorker(Worker):
     def _on_signal(self, name: str) -> None:
         self._signals += 1
         if self._signals == 1:
+            self._attempts.is_refusing = True
             self._stop_deadline = time.monotonic() + self._stop_timeout_s
-        running = len(self._stable.running)
+        running = len(self._attempts.running)
         log(Event.STOP_REQUESTED, worker=self.name, signal=name, running=running)
 
     def _on_beat(self) -> None:
-        self._ledger.record_all(self._command)
+        self._ledger.resend()
         if not self._bell.is_waiting:  # at first, or since something was refused
             self._claims.is_wanted = True
 
@@ -216,62 +215,15 @@ class ScanWorker(Worker):
     def _on_bell_up(self) -> None:
         self._claims.is_wanted = True
 
-    def _on_taken(self, token: str) -> None:
-        if horse := self._stable.running.get(token):
-            self._stable.kill(horse, GIVEN_BACK)  # a later attempt has its job
-
-    def _start(self, assignment: Assignment) -> None:
-        if self._signals or not self._stable.free:  # since the claim: a stop, or a spare's death
-            self._settle(assignment, Outcome(disposition="giveback"))
-            return
-        self._stable.run(assignment)
-        log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
-            attempt=assignment.attempt)  # fmt: skip
-
-    def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
-        self._settle(assignment, outcome or self._outcome_of_death(horse, assignment))
-        self._claims.is_wanted = True
-
-    def _settle(self, assignment: Assignment, outcome: Outcome) -> None:
-        self._ledger.add(assignment, outcome)
-        if self._registration.is_current:
-            self._ledger.record(self._command, assignment.token)
-
-    def _outcome_of_death(self, horse: Horse, assignment: Assignment) -> Outcome:
-        if horse.kill_reason == GIVEN_BACK:
-            return Outcome(disposition="giveback")
-        worked_s = time.monotonic() - horse.began
-        if horse.kill_reason == TIMED_OUT:
-            limit = FailedError(f"stopped at its hard limit of {assignment.timeout_s} s")
-            return outcomes.failure(assignment, limit, worked_s)
-        how = horse.describe_death()
-        log(Event.HORSE_DIED, job=assignment.job_id, how=how)
-        return outcomes.lost(assignment, how, worked_s, self.settings.worker.max_lost)
-
-    def _held(self) -> list[Assignment]:
-        running = [horse.assignment for horse in self._stable.running.values()]
-        return [*filter(None, running), *self._ledger.held]
-
     def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
-        now = time.monotonic()
-        jobs = [
-            presence.JobReport(
-                id=horse.assignment.job_id,
-                kind=horse.assignment.kind,
-                age_s=round(now - horse.began, 3),
-                limit_s=horse.assignment.timeout_s,
-                progress=horse.progress,
-            )
-            for horse in self._stable.running.values()
-            if horse.assignment
-        ]
+        jobs = self._attempts.reports()
         state = WorkerState.BUSY if jobs else WorkerState.IDLE
         record = presence.Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
             state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
             concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
             clock_offset_s=self._registration.clockwork.offset_s,
-            rss_bytes=presence.memory_bytes(self._stable.pids),
+            rss_bytes=presence.memory_bytes(self._attempts.stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.
@@ -280,7 +232,7 @@ class ScanWorker(Worker):
         return record, fields | client | {"state": "busy" if jobs else "idle"}
 
     def _say_goodbye(self) -> None:
-        self._stable.stop()
+        self._attempts.stable.stop()
         if self._registration.is_displaced:
             return  # all that stands there is the other's
         me = keys.worker(self.name)
