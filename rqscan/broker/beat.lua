@@ -1,24 +1,32 @@
 -- Say that a worker lives: write all that the fleet knows of it, renew the leases that it holds.
 -- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record, 6 holders,
---      7 sweeper, 8 last beat, 9 grace, 10.. sets of workers of its queues
+--      7 sweeper, 8 last beat, 9 grace, 10 served, 11 paused, 12 suspended, 13 store, 14 marker,
+--      15 look at the plan, 16.. sets of workers of its queues
 -- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 gap (s) of an outage, 6 grace
---      (ms) after it, 7 sweeper's lease (ms), 8 1 for the first beat of an epoch, 9 number of
---      fields, fields of the worker's hash, then queue name, job id and token of each job held
--- Returns {Redis time (s), 1 if it is the sweeper, tokens that are no longer its own...}; or
+--      (ms) after it, 7 sweeper's lease (ms), 8 1 for the first beat of an epoch, 9 store id (empty:
+--      not known yet), 10 protocol, 11 run id of the server, 12 names of its queues by commas,
+--      13 number of fields, fields of the worker's hash, then queue name, job id and token of each
+--      job held
+-- Returns {Redis time (s), role, suspended (0, 1), what to do about the plan, the fleet's store id,
+--         its protocol, queues that may run (none for a follower), tokens that are no longer its
+--         own...}; or
 --         {'displaced'}: another worker has begun under this name, nothing was written.
+--         role: alone (the sweeper of a fleet of one), sweeper, or follower; about the plan: compare
+--         (the server was begun anew), look (for what was planned and never enqueued), or nothing.
 -- Everything is written each time: a worker comes back by itself after a flush.
-local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[9])
+local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[13])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
 -- Only the first beat of an epoch takes a name over; of two that began at once the later stays.
 local epoch = redis.call('HGET', KEYS[1], 'rqscan_epoch')
 if ARGV[8] == '0' and epoch and epoch ~= ARGV[2] then return {'displaced'} end
 redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
-  unpack(ARGV, 10, 9 + nfields))
+  unpack(ARGV, 14, 13 + nfields))
 redis.call('HDEL', KEYS[1], 'death')
 redis.call('EXPIRE', KEYS[1], lease)
 redis.call('SADD', KEYS[2], KEYS[1])
-for i = 10, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
+for i = 16, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
+for queue in string.gmatch(ARGV[12], '[^,]+') do redis.call('ZADD', KEYS[10], f, queue) end
 redis.call('ZADD', KEYS[4], f, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', f - 3600)
 redis.call('SET', KEYS[5], ARGV[4], 'EX', 3600)
@@ -27,14 +35,27 @@ if f - tonumber(redis.call('GET', KEYS[8]) or '0') > tonumber(ARGV[5]) then
   redis.call('SET', KEYS[9], '1', 'PX', ARGV[6])
 end
 redis.call('SET', KEYS[8], f)
-local sweeper = redis.call('GET', KEYS[7])
-if not sweeper or sweeper == ARGV[1] then
-  redis.call('SET', KEYS[7], ARGV[1], 'PX', ARGV[7])
-  sweeper = ARGV[1]
+local store, protocol = unpack(redis.call('HMGET', KEYS[13], 'store_id', 'protocol'))
+local is_ours = is_of_fleet(KEYS[13], ARGV[9], ARGV[10])
+local role, open = 'follower', {}
+if is_ours and holds(KEYS[7], ARGV[1], ARGV[7]) then
+  role = redis.call('ZCARD', KEYS[6]) > 1 and 'sweeper' or 'alone'
+  open = tend(KEYS[10], KEYS[11], KEYS[12], s, f, at)
+end
+-- One worker of a store looks at its plan when the server is another or was begun anew; and each
+-- minute, or when it is back after an outage, for scans that nobody has enqueued.
+local plan = ''
+if is_ours and ARGV[9] ~= '' then
+  local look_ms = redis.call('PTTL', KEYS[15])
+  if look_ms < (ARGV[8] == '1' and 57000 or 0) then
+    redis.call('SET', KEYS[15], ARGV[1], 'PX', 60000)
+    plan = redis.call('HGET', KEYS[14], ARGV[9]) == ARGV[11] and 'look' or 'compare'
+  end
 end
 
-local out, held = {string.format('%.6f', f), sweeper == ARGV[1] and 1 or 0}, {}
-for i = 10 + nfields, #ARGV, 3 do
+local out, held = {string.format('%.6f', f), role, redis.call('EXISTS', KEYS[12]), plan,
+  store or '', protocol or '', open}, {}
+for i = 14 + nfields, #ARGV, 3 do
   local id, token = ARGV[i + 1], ARGV[i + 2]
   local pair = id .. ':' .. token
   held[pair] = true

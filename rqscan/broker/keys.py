@@ -23,6 +23,14 @@ LAST_BEAT = OWN + "last_beat"
 """Redis time of anybody's last beat: a gap in it is an outage, not many deaths."""
 GRACE = OWN + "grace"
 """There for a while after an outage: nobody is rescued from until all had time to beat."""
+SERVED = OWN + "served"
+"""Sorted set: queue → Redis time of the last beat of a worker that serves it."""
+PAUSED = OWN + "paused"
+"""Set of the names of paused queues."""
+STORE = OWN + "store"
+"""Hash: store_id and protocol of who enqueued last; a worker of another claims nothing."""
+MARKER = OWN + "marker"
+"""Hash: store id → run id of the Redis server that its plan was last compared with."""
 COUNTERS = OWN + "counters"
 """Hash of fleet totals: rescued, lost, refused, fenced."""
 SCANS = OWN + "scans"
@@ -86,6 +94,11 @@ def progress(scan_id: str) -> str:
 def stat(bucket: int) -> str:
     """Hash of counts in one bucket of `STAT_S` seconds: QUEUE:in, QUEUE:out, QUEUE:failed."""
     return f"{OWN}stat:{bucket}"
+
+
+def look(store_id: str) -> str:
+    """Name of the worker that looked last whether the plan of a store needs something."""
+    return f"{OWN}look:{store_id}"
 
 
 def schedule_entry(name: str) -> str:

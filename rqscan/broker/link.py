@@ -119,6 +119,11 @@ class Link:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
         self._selector.modify(self._socket, events, self._on_ready)
 
+    def reset(self) -> None:
+        """Go down, and connect again: what else is known of the server says that this is dead."""
+        if self.is_up:
+            self._fail("the other connection is gone")
+
     def close(self) -> None:
         """Close without telling anybody."""
         if self._socket is not None:

@@ -14,7 +14,19 @@ import msgspec
 from rqscan.errors import RefusedPayloadError
 from rqscan.model import Chunk
 
-__all__ = ["MAX_BYTES", "RUN_CHUNK", "Call", "JsonSerializer", "check_name", "decode", "job_id"]
+__all__ = [
+    "MAX_BYTES",
+    "PROTOCOL",
+    "RUN_CHUNK",
+    "Call",
+    "JsonSerializer",
+    "check_name",
+    "decode",
+    "job_id",
+]
+
+PROTOCOL = 1
+"""Version of what is said between enqueuers, workers and horses; raised when it changes."""
 
 RUN_CHUNK = "rqscan.scan.execute.run_chunk"
 """The one function that our own jobs name."""

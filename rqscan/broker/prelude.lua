@@ -33,6 +33,34 @@ local function count(s, field)
   redis.call('EXPIRE', key, 180)
 end
 
+-- Tell whether a worker's store and protocol are those of the fleet; who enqueues sets them.
+local function is_of_fleet(key, store, protocol)
+  local theirs = redis.call('HMGET', key, 'store_id', 'protocol')
+  return (not theirs[1] or store == theirs[1]) and (not theirs[2] or protocol == theirs[2])
+end
+
+-- Take a lease that is free, or renew one's own.
+local function holds(key, name, ms)
+  local holder = redis.call('GET', key)
+  if holder and holder ~= name then return false end
+  redis.call('SET', key, name, 'PX', ms)
+  return true
+end
+
+-- What a sweeper does for the queues that living workers serve: no bell stays lost.
+-- Returns the names of those that may run.
+local function tend(served, paused, suspended, s, f, at)
+  local open = {}
+  redis.call('ZREMRANGEBYSCORE', served, '-inf', f - 60)
+  for _, queue in ipairs(redis.call('ZRANGE', served, 0, -1)) do
+    if redis.call('SISMEMBER', paused, queue) == 0 and redis.call('EXISTS', suspended) == 0 then
+      open[#open + 1] = queue
+      if redis.call('EXISTS', 'rq:queue:' .. queue) == 1 then ring('rqscan:bell:' .. queue) end
+    end
+  end
+  return open
+end
+
 -- Count a chunk's end in its scan's progress; the last one ends the scan.
 local function end_chunk(job, at, how, observations, probes)
   local scan = redis.call('HGET', job, 'rqscan_scan')

@@ -1,5 +1,5 @@
 -- Rescue the jobs of workers that are gone: each goes back to the front of its queue.
--- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers
+-- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers, 6 served, 7 paused, 8 suspended
 -- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
 --      job by deaths of workers and hosts, 6.. workers whose connection is gone
 -- Returns {'deposed'}: another one sweeps; or
@@ -9,6 +9,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'deposed'} end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
+tend(KEYS[6], KEYS[7], KEYS[8], s, f, at)
 local out = {'ok', 0}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
 local gone = {}

@@ -19,9 +19,8 @@ from rqscan.logs import Event, log
 
 __all__ = ["BELL_S", "Claims"]
 
-BELL_S = 1
-"""Longest block on the bells: work put in by stock RQ, which rings none, waits no longer."""
-
+BELL_S = 60
+"""Longest block on the bells: what keeps a connection in use, and tells in time that it is gone."""
 
 YEARS_S = 1_000_000_000
 """Longest time that a job's hash may ask for: more overflows somewhere."""
@@ -64,22 +63,24 @@ class Claims:
 
     def claim(self, link: Link, bell: Link, free: int) -> None:
         """Claim up to `free` jobs if that is wanted; with none free only hand a bell on."""
-        if not self.is_wanted or self.is_open or not self._registration.is_current:
+        if not self.is_wanted or self.is_open or not self._registration.may_claim:
             return
         if not free and not self._has_bell:
             return
         caps = [queue.concurrency for queue in self._queues.values()]
         tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
         own = [keys.worker(self._name), keys.executions_of(self._name), keys.SUSPENDED]
+        own += [keys.PAUSED, keys.STORE]
         own += [*map(keys.queue, self._names), *map(keys.bell, self._names)]
         self.is_wanted, self._has_bell, self.is_open = not free, False, True
         link.send(
             "EVALSHA", scripts.CLAIM.sha, len(own), *own, self._name, self._registration.epoch,
-            free, REGISTRY_LEASE_S, len(self._names), *caps, *self._names, *tokens,
+            free, REGISTRY_LEASE_S, *self._registration.fleet, len(self._names), *caps,
+            *self._names, *tokens,
             then=lambda answer: self._on_claim(bell, free, answer),
         )  # fmt: skip
 
-    def wait(self, bell: Link) -> None:
+    def _wait(self, bell: Link) -> None:
         """Block on the bells, with one command at a time."""
         if bell.is_up and not bell.is_waiting:
             bell.send("BLPOP", *map(keys.bell, self._names), BELL_S, then=self._on_bell)
@@ -104,7 +105,7 @@ class Claims:
         if len(answer) - 1 == free:  # there may be more, for the next horse
             self.is_wanted = True
         else:
-            self.wait(bell)
+            self._wait(bell)
 
     def _assignment(
         self, number: int, job_id: bytes, token: bytes, attempt: int, job: dict[bytes, bytes]

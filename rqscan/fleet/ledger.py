@@ -5,9 +5,13 @@ after each beat. The finish script takes it once (`ok`), sees it again (`dup`), 
 because a later attempt has the job (`fenced`).
 """
 
+import os
+import secrets
+from pathlib import Path
 from typing import Any
 
 import redis
+from msgspec import msgpack
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
@@ -37,6 +41,7 @@ class Ledger:
         self._name, self._max_lost = name, max_lost
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
         self._unsent: dict[str, None] = {}  # tokens, in order
+        self._kept: dict[Path, set[str]] = {}  # files of ends, with the tokens that are still in
         self.done = self.failed = 0
 
     def __len__(self) -> int:
@@ -51,6 +56,40 @@ class Ledger:
         """Take an end, for the next `send`."""
         self._ends[assignment.token] = (assignment, outcome)
         self._unsent[assignment.token] = None
+
+    def keep(self, folder: Path) -> None:
+        """Put what Redis has not taken on disk, for the next worker of this home."""
+        if not self._ends:
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{secrets.token_hex(8)}.ends"
+        with path.with_suffix(".new").open("xb") as file:
+            file.write(msgpack.encode(list(self._ends.values())))
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".new").rename(path)
+
+    def recall(self, folder: Path) -> None:
+        """Take what workers before us have kept; each file stays until Redis has taken all of it.
+
+        Two workers may read the same file: Redis takes an end once.
+        """
+        for path in folder.glob("*.ends"):
+            try:
+                ends = msgpack.decode(path.read_bytes(), type=list[tuple[Assignment, Outcome]])
+            except (OSError, ValueError) as e:  # taken by another meanwhile, or no file of ours
+                log(Event.ENDS_UNREADABLE, worker=self._name, file=str(path), reason=str(e))
+                continue
+            self._kept[path] = {assignment.token for assignment, _ in ends}
+            for assignment, outcome in ends:
+                self.add(assignment, outcome)
+
+    def _forget(self, token: str) -> None:
+        for path, tokens in list(self._kept.items()):
+            tokens.discard(token)
+            if not tokens:
+                path.unlink(missing_ok=True)
+                del self._kept[path]
 
     def resend(self) -> None:
         """Let every end be sent again: an earlier answer may be lost."""
@@ -85,6 +124,7 @@ class Ledger:
             log(Event.REDIS_REFUSED, worker=self._name, what="finish", reason=str(answer))
             return
         assignment, end = self._ends.pop(token)
+        self._forget(token)
         self.done += end.disposition == "finished"
         self.failed += end.disposition == "failed"
         event = Event.JOB_REFUSED if end.is_refused else _EVENTS[end.disposition]

@@ -18,10 +18,10 @@ from msgspec import Struct, field
 
 from rqscan import __version__, clock
 from rqscan.broker import keys
+from rqscan.broker.payload import PROTOCOL
 from rqscan.errors import FailedError
 
 __all__ = [
-    "PROTOCOL",
     "Clockwork",
     "JobReport",
     "Presence",
@@ -32,9 +32,6 @@ __all__ = [
     "refuse_living_namesake",
     "versions",
 ]
-
-PROTOCOL = 1
-"""Version of what is said between enqueuers, workers and horses; raised when it changes."""
 
 
 class JobReport(Struct, frozen=True, kw_only=True):
@@ -69,7 +66,10 @@ class Presence(Struct, frozen=True, kw_only=True):
     jobs: list[JobReport]
     versions: dict[str, str] = field(default_factory=versions)
     protocol: int = PROTOCOL
+    store_id: str = ""  # empty: not known yet
+    mismatch: str = ""  # why it claims nothing
     clock_offset_s: float | None  # Redis' clock minus this host's
+    clock_error_s: float | None = None  # how far off that may be
     utc_offset_s: int = field(default_factory=lambda: time.localtime().tm_gmtoff)
     rss_bytes: int
     done: int
@@ -102,6 +102,11 @@ class Clockwork:
     def offset_s(self) -> float | None:
         """The offset measured best, None before the first answer."""
         return min(self._samples)[1] if self._samples else None
+
+    @property
+    def error_s(self) -> float | None:
+        """Bound of the offset's error: half the shortest round trip."""
+        return min(self._samples)[0] / 2 if self._samples else None
 
     def ask(self) -> None:
         """Note the time: a command that answers with Redis' time goes out now."""

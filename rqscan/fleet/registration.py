@@ -8,26 +8,40 @@ connection has been answered the worker is not registered: it claims nothing and
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
+from rqscan.broker.payload import PROTOCOL
+from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
-from rqscan.fleet.rescue import SWEEPER_MS, Rescue
+from rqscan.fleet.rescue import SWEEPER_MS
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
 
-__all__ = ["REGISTRY_LEASE_S", "Registration"]
+__all__ = ["REGISTRY_LEASE_S", "Beat", "Registration"]
 
 OUTAGE_S = 1.2
 """Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
 
 REGISTRY_LEASE_S = 90
 """How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
+
+CLOCK_S = 1.0
+"""A host's clock that is further off is warned of, once."""
+
+
+class Beat(NamedTuple):
+    """What a beat's answer asks of the worker."""
+
+    role: str  # alone, sweeper, follower
+    plan: str  # compare, look, or nothing
+    queues: list[str]  # for the sweeper to listen on
+    taken: list[str]  # tokens of attempts whose jobs are others' now
 
 
 class Registration:
@@ -38,11 +52,10 @@ class Registration:
         queues: names of its queues.
         boot: random text of this process.
         heartbeat_s: time between beats.
+        handshake: tells whether the worker belongs to the fleet.
         describe: gives the presence to publish and the worker's hash as RQ writes it.
         held: gives the jobs whose leases to renew.
-        rescue: told at each beat whether we are the sweeper.
         on_beat: called after each beat that Redis has taken.
-        on_taken: called with the token of a job that is no longer this worker's.
     """
 
     def __init__(
@@ -52,27 +65,30 @@ class Registration:
         boot: str,
         heartbeat_s: float,
         *,
+        handshake: Handshake,
         describe: Callable[[], tuple[Presence, dict[str, Any]]],
         held: Callable[[], list[Assignment]],
-        rescue: Rescue,
-        on_beat: Callable[[], None],
-        on_taken: Callable[[str], None],
+        on_beat: Callable[[Beat], None],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
-        self._heartbeat_s = heartbeat_s
-        self._describe, self._held, self._rescue = describe, held, rescue
-        self._after_beat, self._on_taken = on_beat, on_taken
+        self._heartbeat_s, self._handshake = heartbeat_s, handshake
+        self._describe, self._held, self._after_beat = describe, held, on_beat
+        handshake.on_learned = self.renew
         self._is_beating = False
         self._next_beat = 0.0
+        self._run_id = ""
         self._outage = Outage(worker=name)
         self.clockwork = Clockwork()
         self.epoch = ""
         self.is_current = self._is_first = False
         self.is_displaced = False  # another worker has begun under this name
+        self.is_suspended = False  # by RQ's own switch
+        self._is_clock_told = False
 
-    def link_is_up(self) -> None:
+    def link_is_up(self, run_id: str = "") -> None:
         """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
         self.epoch = f"{self._boot}{secrets.token_hex(4)}"
+        self._run_id = run_id
         self._is_first, self._next_beat = True, 0.0
 
     def link_is_down(self, reason: str) -> None:
@@ -81,8 +97,18 @@ class Registration:
         self._outage.begin(reason)
 
     def renew(self) -> None:
-        """Register anew at once: the server does not know this epoch, or knows another's."""
+        """Register anew at once: the server does not know this epoch, or something has changed."""
         self._next_beat = 0.0
+
+    @property
+    def fleet(self) -> tuple[str, int]:
+        """The store and the protocol that a fleet must have for us to claim from it."""
+        return self._handshake.store_id, PROTOCOL
+
+    @property
+    def may_claim(self) -> bool:
+        """Tell whether we are registered, and of this fleet."""
+        return self.is_current and self._handshake.is_ours
 
     @property
     def away_s(self) -> float:
@@ -104,13 +130,15 @@ class Registration:
         held = [part for a in self._held() for part in (a.queue, a.job_id, a.token)]
         own = [keys.worker(self._name), keys.WORKERS, keys.executions_of(self._name)]
         own += [keys.PRESENCE, keys.record(self._name), keys.HOLDERS, keys.SWEEPER]
-        own += [keys.LAST_BEAT, keys.GRACE, *map(keys.workers_of, self._queues)]
+        own += [keys.LAST_BEAT, keys.GRACE, keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.STORE]
+        own += [keys.MARKER, keys.look(self._handshake.store_id)]
+        own += map(keys.workers_of, self._queues)
         self.clockwork.ask()
         link.send(
             "EVALSHA", scripts.BEAT.sha, len(own), *own, self._name, self.epoch, REGISTRY_LEASE_S,
             msgspec.json.encode(presence), self._heartbeat_s + OUTAGE_S,
-            round(1000 * presence.lease_s), SWEEPER_MS, int(self._is_first),
-            2 * len(fields), *flat(fields), *held,
+            round(1000 * presence.lease_s), SWEEPER_MS, int(self._is_first), *self.fleet,
+            self._run_id, ",".join(self._queues), 2 * len(fields), *flat(fields), *held,
             then=self._on_beat,
         )  # fmt: skip
 
@@ -123,11 +151,25 @@ class Registration:
         if answer[0] == b"displaced":
             self.is_displaced = True
             return
+        at, role, suspended, plan, store_id, protocol, queues, *taken = answer
         self._is_first = False
-        self.clockwork.answer(float(answer[0]))
+        self.clockwork.answer(float(at))
+        self._warn_of_clock()
         self.is_current = True
         self._outage.end()
-        self._after_beat()
-        self._rescue.is_sweeper = bool(answer[1])
-        for token in answer[2:]:
-            self._on_taken(token.decode())
+        is_changed = self._handshake.judge(store_id.decode(), protocol.decode())
+        if is_changed or self.is_suspended != bool(suspended):
+            self.is_suspended = bool(suspended)
+            self.renew()  # for all to see
+        names = [name.decode() for name in queues]
+        self._after_beat(
+            Beat(role.decode(), plan.decode(), names, [token.decode() for token in taken])
+        )
+
+    def _warn_of_clock(self) -> None:
+        offset_s = self.clockwork.offset_s or 0.0
+        is_off = abs(offset_s) > CLOCK_S
+        if is_off and not self._is_clock_told:
+            log(Event.CLOCK_OFF, worker=self._name, off_s=round(-offset_s, 1),
+                advice="let this host's clock follow a time server, e.g. by chrony")  # fmt: skip
+        self._is_clock_told = is_off

@@ -59,6 +59,7 @@ class Rescue:
         self._next_sweep = time.monotonic() + SWEEP_S
         gone, self._gone = self._gone, []
         own = [keys.SWEEPER, keys.HOLDERS, keys.GRACE, keys.COUNTERS, keys.WORKERS]
+        own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED]
         suspect_s = self._settings.heartbeat_s + OVERDUE_S
         link.send(
             "EVALSHA", scripts.SWEEP.sha, len(own), *own, self._name, SWEEPER_MS, suspect_s,

@@ -13,6 +13,7 @@ import secrets
 import selectors
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,8 +32,11 @@ from rqscan.errors import FailedError
 from rqscan.fleet import presence
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.claims import BELL_S, Claims
+from rqscan.fleet.errands import Errands
+from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.registration import Registration
+from rqscan.fleet.peek import Peek
+from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
@@ -126,13 +130,16 @@ class ScanWorker(Worker):
         self._selector = selectors.DefaultSelector()
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
         of_horses = msgspec.structs.replace(self.settings, redis=here)
+        self._kept = Path(self.settings.home) / "ends"
         self._ledger = Ledger(self.name, worker.max_lost)
+        self._ledger.recall(self._kept)
+        self._errands = Errands(of_horses, self._selector)
+        self._handshake = Handshake(self.name, self.settings, self._errands)
         self._attempts = Attempts(of_horses, self.concurrency, self._selector, self._ledger)
         self._rescue = Rescue(self.name, worker)
         self._registration = Registration(
-            self.name, names, self._boot, worker.heartbeat_s, describe=self._describe,
-            held=lambda: self._attempts.held, rescue=self._rescue, on_beat=self._on_beat,
-            on_taken=self._attempts.drop,
+            self.name, names, self._boot, worker.heartbeat_s, handshake=self._handshake,
+            describe=self._describe, held=lambda: self._attempts.held, on_beat=self._on_beat,
         )  # fmt: skip
         self._claims = Claims(
             self.name, queues, self._boot, self._registration, self._attempts.start
@@ -144,11 +151,15 @@ class ScanWorker(Worker):
         self._bell = Link(
             self.connection, self._selector, self._on_bell_up, lambda _: None, blocking_s=BELL_S
         )
+        self._peek = Peek(self.connection, self._selector, self._command)
 
     def _turn(self) -> None:
         self._command.check()
+        self._errands.check()
+        self._handshake.check()
         if self._registration.is_current:
             self._bell.check()
+            self._peek.check()
         if self._may_beat:
             self._registration.beat(self._command)
             self._rescue.sweep(self._command)
@@ -169,10 +180,11 @@ class ScanWorker(Worker):
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
         deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
+        deadlines += [self._errands.deadline, self._handshake.deadline]
         if self._may_beat:
             deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
-            deadlines.append(self._bell.deadline)
+            deadlines += [self._bell.deadline, self._peek.deadline]
         return min(deadlines)
 
     @property
@@ -201,8 +213,14 @@ class ScanWorker(Worker):
         running = len(self._attempts.running)
         log(Event.STOP_REQUESTED, worker=self.name, signal=name, running=running)
 
-    def _on_beat(self) -> None:
+    def _on_beat(self, beat: Beat) -> None:
         self._ledger.resend()
+        self._rescue.is_sweeper = beat.role == "sweeper"
+        self._peek.watch(beat.queues)
+        for token in beat.taken:
+            self._attempts.drop(token)
+        if beat.plan:
+            self._errands.run(beat.plan)
         if not self._bell.is_waiting:  # at first, or since something was refused
             self._claims.is_wanted = True
 
@@ -210,19 +228,34 @@ class ScanWorker(Worker):
         self._registration.link_is_down(reason)
         self._claims.link_is_down()
         self._rescue.link_is_down()
+        self._bell.reset()  # the same way leads to it, and nothing is due on it for long
+        self._peek.watch([])
         revive(self.settings)
 
     def _on_bell_up(self) -> None:
         self._claims.is_wanted = True
 
+    @property
+    def _fleet_state(self) -> WorkerState:
+        if self._signals:
+            return WorkerState.STOPPING
+        if self._handshake.mismatch:
+            return WorkerState.MISMATCHED
+        if self._handshake.is_waiting:
+            return WorkerState.STARTING
+        if self._registration.is_suspended:
+            return WorkerState.SUSPENDED
+        return WorkerState.BUSY if self._attempts.running else WorkerState.IDLE
+
     def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
         jobs = self._attempts.reports()
-        state = WorkerState.BUSY if jobs else WorkerState.IDLE
         record = presence.Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
-            state=WorkerState.STOPPING if self._signals else state, queues=self.queue_names(),
+            state=self._fleet_state, queues=self.queue_names(),
             concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
             clock_offset_s=self._registration.clockwork.offset_s,
+            clock_error_s=self._registration.clockwork.error_s,
+            store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
             rss_bytes=presence.memory_bytes(self._attempts.stable.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
@@ -233,6 +266,9 @@ class ScanWorker(Worker):
 
     def _say_goodbye(self) -> None:
         self._attempts.stable.stop()
+        self._errands.stop()
+        self._peek.watch([])
+        self._ledger.keep(self._kept)
         if self._registration.is_displaced:
             return  # all that stands there is the other's
         me = keys.worker(self.name)

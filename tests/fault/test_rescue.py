@@ -30,7 +30,7 @@ def counter(client, name):
 def test_the_job_of_a_killed_worker_runs_on_another(rig, client):
     first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
     queue = ScanQueue("default", connection=client)
-    job, waiting = queue.enqueue("time.sleep", 3), queue.enqueue("time.sleep", 0)
+    job, waiting = queue.enqueue("time.sleep", 8), queue.enqueue("time.sleep", 0)
     first.wait_for_event("job_started")
     second = rig.worker("default", "--name", "w2", "--concurrency", "1", **ALLOW)
     second.wait_for_event("job_finished")  # the waiting one: it is at work

@@ -1,0 +1,86 @@
+"""Peek: hears what stock RQ enqueues, which rings no bell.
+
+The sweeper blocks on each queue itself, by a move from the queue's head to the same place: it
+answers once there is a job and takes nothing away. One worker listens for the whole fleet, and
+wakes one by the bell.
+"""
+
+import selectors
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import redis
+
+from rqscan.broker import keys
+from rqscan.broker.link import LOST, Link
+
+__all__ = ["Peek"]
+
+BLOCK_S = 60
+"""Longest block: what keeps a connection in use, and tells in time that it is gone."""
+
+AGAIN_S = (0.03, 0.25)
+"""Shortest and longest pause after an answer: as long as jobs wait, the next comes at once, and
+those who claim hand the bell on by themselves. Doubled each time."""
+
+
+class Peek:
+    """Listens on the queues that a sweeper is told.
+
+    Args:
+        client: whose connection settings to use.
+        selector: the loop's.
+        command: the link to ring a queue's bell by.
+    """
+
+    def __init__(
+        self, client: redis.Redis, selector: selectors.BaseSelector, command: Link
+    ) -> None:
+        self._client, self._selector, self._command = client, selector, command
+        self._links: dict[str, Link] = {}
+        self._at: dict[str, float] = {}  # monotonic: when to block again
+        self._pause_s: dict[str, float] = {}
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which `check` has something to do."""
+        dues = [link.deadline for link in self._links.values()]
+        dues += [self._at[name] for name, link in self._links.items() if link.is_up]
+        return min(dues, default=float("inf"))
+
+    def watch(self, queues: Iterable[str]) -> None:
+        """Listen on these queues and no others."""
+        wanted = set(queues)
+        for name in self._links.keys() - wanted:
+            self._links.pop(name).close()
+        for name in wanted - self._links.keys():
+            self._at[name], self._pause_s[name] = 0.0, AGAIN_S[0]
+            self._links[name] = Link(
+                self._client, self._selector, partial(self._at.update, {name: 0.0}),
+                lambda _reason: None, blocking_s=BLOCK_S,
+            )  # fmt: skip
+
+    def check(self) -> None:
+        """Connect where that is due, and block again."""
+        now = time.monotonic()
+        for name, link in self._links.items():
+            link.check()
+            if link.is_up and not link.is_waiting and now >= self._at[name]:
+                queue = keys.queue(name)
+                then = partial(self._on, name, now)
+                link.send("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S, then=then)
+                self._at[name] = float("inf")
+            link.flush()
+
+    def _on(self, name: str, asked_at: float, answer: Any) -> None:
+        now, (shortest_s, longest_s) = time.monotonic(), AGAIN_S
+        has_waited = now - asked_at > shortest_s
+        pause_s = shortest_s if has_waited else min(2 * self._pause_s[name], longest_s)
+        self._at[name], self._pause_s[name] = now + pause_s, pause_s
+        if answer is not LOST and isinstance(answer, redis.RedisError):
+            self._at[name] += 1  # not allowed here: the sweep rings each second
+        elif answer is not None and answer is not LOST:
+            self._command.send("LPUSH", keys.bell(name), "1")
+            self._command.send("LTRIM", keys.bell(name), 0, 0)
