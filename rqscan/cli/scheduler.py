@@ -2,9 +2,9 @@
 
 import rich_click as click
 
-from rqscan.broker.connect import connect
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import log_options
+from rqscan.fleet.outage import wait_for_redis
 from rqscan.schedule.scheduler import ScanScheduler
 
 
@@ -16,6 +16,7 @@ def scheduler(log_level: str, log_json: bool) -> None:
     Any number may run; one leads, and when it ends another takes over within seconds.
     """
     found = settings()
-    with connect(found) as client:
-        start_log(found, log_level, as_json=log_json)
-        ScanScheduler(connection=client, settings=found).run()
+    start_log(found, log_level, as_json=log_json)
+    if client := wait_for_redis(found):
+        with client:
+            ScanScheduler(connection=client, settings=found).run()

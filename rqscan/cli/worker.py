@@ -5,12 +5,13 @@ import re
 import rich_click as click
 from msgspec.structs import replace
 
-from rqscan.broker.connect import connect, outage
+from rqscan.broker.connect import outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import log_options
 from rqscan.errors import UsageError
+from rqscan.fleet.outage import wait_for_redis
 from rqscan.fleet.worker import ScanWorker
 from rqscan.scan.execute import Runner
 
@@ -50,8 +51,10 @@ def worker(
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
     Runner(found)  # a kind or a scope that can't be loaded is told here, in one sentence
     ScanJob.allow_functions = frozenset(found.worker.allow_functions)
-    client = connect(found)
     start_log(found, log_level, as_json=log_json)
+    client = wait_for_redis(found)
+    if client is None:
+        return
     with outage():
         fleet_worker = ScanWorker(
             names, name=name, connection=client, settings=found, concurrency=concurrency

@@ -1,10 +1,21 @@
 """Outage: a server that is away is told once, and once more when it is back."""
 
+import select
 import time
 
+import redis
+from msgspec.structs import replace
+
+from rqscan.broker.connect import connect
+from rqscan.config import Settings
+from rqscan.errors import RedisUnavailable
+from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
 
-__all__ = ["Outage"]
+__all__ = ["Outage", "wait_for_redis"]
+
+TRY_S = 0.5
+"""Pause between the tries of who waits for a first connection."""
 
 
 class Outage:
@@ -30,3 +41,36 @@ class Outage:
         if self._since is not None:
             log(Event.REDIS_BACK, **self._who, away_s=round(self.away_s, 1))
             self._since = None
+
+
+def wait_for_redis(settings: Settings, **who: str) -> redis.Redis | None:
+    """Open a long-lived process' client, however long Redis is away; None if told to stop.
+
+    Raises:
+        ConfigError, RedisUnavailable: Redis refuses us, or the embedded one does not start: waiting
+            would not help.
+    """
+    brief = replace(settings, redis=replace(settings.redis, connect_timeout_s=1))
+    outage = Outage(**who)
+    told: list[str] = []
+    with stop_signals(told.append) as woken:
+        while not told:
+            try:
+                client = connect(brief)
+            except RedisUnavailable as e:
+                if not _may_pass(e.__cause__):
+                    raise
+                outage.begin(str(e))
+                select.select([woken], [], [], TRY_S)
+            else:
+                outage.end()
+                options = client.connection_pool.connection_kwargs
+                options["socket_connect_timeout"] = settings.redis.connect_timeout_s
+                return client
+    return None
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    refused = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
+    away = (redis.ConnectionError, redis.TimeoutError)
+    return isinstance(error, away) and not isinstance(error, refused)

@@ -13,6 +13,7 @@ import secrets
 import selectors
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class ScanWorker(Worker):
     def _set_ip_address(self, connection: redis.Redis) -> None:
         try:
             super()._set_ip_address(connection)
-        except ValueError:  # redis-py cannot read a socket path with a space
+        # redis-py cannot read a socket path with a space; an outage that begins now is waited for
+        except (ValueError, redis.ConnectionError, redis.TimeoutError):
             self.ip_address = "unknown"
 
     def work(
@@ -103,7 +105,8 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker has this name.
         """
-        presence.refuse_living_namesake(self.connection, self.name)
+        with suppress(redis.ConnectionError, redis.TimeoutError):  # told at the first beat, then
+            presence.refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
         with self._selector, stop_signals(self._on_signal) as woken:
             self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
