@@ -25,10 +25,10 @@ import pymysql
 import pytest
 import redis
 
-__all__ = ["MariaDB", "RedisServer", "redis_binaries", "wait_for"]
+__all__ = ["MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
-INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap"
+INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap libfaketime"
 
 # Runs argv[2] as argv[3:] once the kernel has promised that it dies with us (PR_SET_PDEATHSIG).
 # A wrapper and not preexec_fn, because that forks, which Python 3.12 forbids beside threads.
@@ -64,6 +64,12 @@ def missing_right(what: str) -> NoReturn:
     message = f"needs {what}"
     pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     raise AssertionError
+
+
+def faked_clock(shift: str) -> dict[str, str]:
+    """Give the environment in which a process' wall clock is off by `shift`, such as "+10m"."""
+    found = next(Path("/usr").glob("lib*/*/faketime/libfaketime.so.1"), None) or missing("faketime")
+    return {"LD_PRELOAD": str(found), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 def redis_binaries() -> dict[str, str]:
