@@ -35,7 +35,7 @@ class Event(StrEnum):
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"
     REDIS_REFUSED = "redis_refused"
-    WORKER_MISMATCHED = "worker_mismatched"
+    MISMATCHED = "mismatched"
     CLOCK_OFF = "clock_off"
     ERRAND_FAILED = "errand_failed"
     ENDS_UNREADABLE = "ends_unreadable"
@@ -56,7 +56,7 @@ class Event(StrEnum):
 _WARNINGS = {
     Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.WORKERS_LOST,
     Event.REDIS_LOST,
-    Event.REDIS_REFUSED, Event.WORKER_MISMATCHED, Event.CLOCK_OFF, Event.ERRAND_FAILED,
+    Event.REDIS_REFUSED, Event.MISMATCHED, Event.CLOCK_OFF, Event.ERRAND_FAILED,
     Event.ENDS_UNREADABLE,
     Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,

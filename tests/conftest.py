@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from rqscan.config import RedisSettings, Settings
 from tests.rig import Rig
 from tests.servers import MariaDB, RedisServer, missing_right
+
+hypothesis_settings.register_profile("no timings", deadline=None)
+hypothesis_settings.load_profile("no timings")
 
 
 @pytest.fixture(autouse=True)

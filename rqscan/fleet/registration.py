@@ -73,7 +73,6 @@ class Registration:
         self._name, self._queues, self._boot = name, queues, boot
         self._heartbeat_s, self._handshake = heartbeat_s, handshake
         self._describe, self._held, self._after_beat = describe, held, on_beat
-        handshake.on_learned = self.renew
         self._is_beating = False
         self._next_beat = 0.0
         self._run_id = ""

@@ -137,7 +137,7 @@ class ScanWorker(Worker):
         self._ledger = Ledger(self.name, worker.max_lost)
         self._ledger.recall(self._kept)
         self._errands = Errands(of_horses, self._selector)
-        self._handshake = Handshake(self.name, self.settings, self._errands)
+        self._handshake = Handshake(self.name, self.settings)
         self._attempts = Attempts(of_horses, self.concurrency, self._selector, self._ledger)
         self._rescue = Rescue(self.name, worker)
         self._registration = Registration(
@@ -159,7 +159,8 @@ class ScanWorker(Worker):
     def _turn(self) -> None:
         self._command.check()
         self._errands.check()
-        self._handshake.check()
+        if self._handshake.is_due():
+            self._errands.run("store", self._on_store)
         if self._registration.is_current:
             self._bell.check()
             self._peek.check()
@@ -183,7 +184,7 @@ class ScanWorker(Worker):
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
         deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
-        deadlines += [self._errands.deadline, self._handshake.deadline]
+        deadlines += [self._errands.deadline, self._handshake.ask_at]
         if self._may_beat:
             deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
@@ -237,6 +238,10 @@ class ScanWorker(Worker):
 
     def _on_bell_up(self) -> None:
         self._claims.is_wanted = True
+
+    def _on_store(self, answer: dict[str, Any] | None) -> None:
+        self._handshake.learn(answer)
+        self._registration.renew()  # for all to see
 
     @property
     def _fleet_state(self) -> WorkerState:

@@ -20,11 +20,19 @@ from rq.job import Job
 from rq_scheduler import Scheduler
 
 from rqscan import clock, config
+from rqscan.broker import keys
 from rqscan.broker.connect import impatient, revive
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
-from rqscan.errors import RedisUnavailable, RefusedError, ServiceUnavailable, UsageError
+from rqscan.errors import (
+    RedisUnavailable,
+    RefusedError,
+    ServiceUnavailable,
+    StoreUnavailable,
+    UsageError,
+)
+from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork
 from rqscan.fleet.signals import stop_signals
@@ -35,6 +43,8 @@ from rqscan.schedule import table
 from rqscan.schedule.calendar import latest_due, next_due, run_id
 from rqscan.schedule.entries import Entry, read_entries
 from rqscan.schedule.lease import Lease
+from rqscan.store.migrate import open_current
+from rqscan.store.repository import Repository
 
 __all__ = ["ScanScheduler"]
 
@@ -64,6 +74,7 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         self.connection: Any  # redis-py's answers have no one type
         self.settings = settings or config.load()
         self._entries = {entry.name: entry for entry in read_entries(self.settings)}
+        self._handshake = Handshake(self.name, self.settings)
         self._lease = Lease(self.connection, self.name)
         self._clockwork = Clockwork()
         self._outage = Outage(scheduler=self.name)
@@ -73,12 +84,12 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
 
     def run(self, burst: bool = False) -> None:  # noqa: FBT001, FBT002 - as in rq-scheduler
         """Run until SIGTERM or SIGINT, or with `burst` until what is due was started once."""
-        log(Event.SCHEDULER_STARTED, scheduler=self.name, entries=len(self._entries))
-        for entry in self._entries.values():
-            if entry.invalid:
-                log(Event.ENTRY_INVALID, entry=entry.name, reason=entry.invalid)
-        impatient(self.connection)
         with stop_signals(self._on_signal) as woken:
+            log(Event.SCHEDULER_STARTED, scheduler=self.name, entries=len(self._entries))
+            for entry in self._entries.values():
+                if entry.invalid:
+                    log(Event.ENTRY_INVALID, entry=entry.name, reason=entry.invalid)
+            impatient(self.connection)
             while not self._is_stopping:
                 wait_s = self._turn()
                 if burst and self._is_leader:
@@ -114,6 +125,9 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
     def _lead(self) -> bool:
         """Keep the lease or take it if it is free; a new leader first brings Redis in line."""
         led, self._is_leader = self._is_leader, False
+        if not self._is_of_fleet():
+            self._lease.release()
+            return False
         is_ours = self._lease.renew()
         if led and not is_ours:
             log(Event.LEADER_LOST, scheduler=self.name)
@@ -125,6 +139,16 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
             self._lease.write(lambda p: table.rewrite(p, self._entries, known, now))
         self._is_leader = True
         return True
+
+    def _is_of_fleet(self) -> bool:
+        if self._handshake.is_due():
+            answer = None
+            with suppress(StoreUnavailable), open_current(self.settings) as database:
+                answer = {"store_id": Repository(database).store_id()}
+            self._handshake.learn(answer)
+        found = self.connection.hmget(keys.STORE, "store_id", "protocol")
+        self._handshake.judge(*((value or b"").decode() for value in found))
+        return self._handshake.is_ours
 
     def _run_due(self) -> float:
         """Start what is due; give the seconds until more may be."""

@@ -91,6 +91,6 @@ def test_a_worker_of_another_protocol_claims_nothing(rig, client):
     client.hset(keys.STORE, mapping={"protocol": 99})
     worker = rig.worker("default", **ALLOW)
     job = ScanQueue("default", connection=client).enqueue("time.sleep", 0)
-    assert "99" in worker.wait_for_event("worker_mismatched")["reason"]
+    assert "99" in worker.wait_for_event("mismatched")["reason"]
     client.hset(keys.STORE, mapping={"protocol": 1})
     wait_for(lambda: job.get_status() == "finished", 30)
