@@ -39,7 +39,8 @@ local store, protocol = unpack(redis.call('HMGET', KEYS[13], 'store_id', 'protoc
 local is_ours = is_of_fleet(KEYS[13], ARGV[9], ARGV[10])
 local role, open = 'follower', {}
 if is_ours and holds(KEYS[7], ARGV[1], ARGV[7]) then
-  role = redis.call('ZCARD', KEYS[6]) > 1 and 'sweeper' or 'alone'
+  local is_alone = redis.call('ZCARD', KEYS[6]) == 1 and #unheld(s, lease, ARGV[6] / 1000) == 0
+  role = is_alone and 'alone' or 'sweeper'
   open = tend(KEYS[10], KEYS[11], KEYS[12], s, f, at)
 end
 -- One worker of a store looks at its plan when the server is another or was begun anew; and each

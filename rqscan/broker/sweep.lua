@@ -1,7 +1,7 @@
 -- Rescue the jobs of workers that are gone: each goes back to the front of its queue.
 -- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers, 6 served, 7 paused, 8 suspended
 -- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
---      job by deaths of workers and hosts, 6.. workers whose connection is gone
+--      job by deaths of workers and hosts, 6 registry lease (s), 7.. workers whose connection is gone
 -- Returns {'deposed'}: another one sweeps; or
 --         {'ok', workers rescued from, then name and client id of each suspect...}.
 -- A suspect's beat is overdue; it is lost once its lease has lapsed or its connection is gone.
@@ -13,7 +13,7 @@ tend(KEYS[6], KEYS[7], KEYS[8], s, f, at)
 local out = {'ok', 0}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
 local gone = {}
-for i = 6, #ARGV do gone[ARGV[i]] = true end
+for i = 7, #ARGV do gone[ARGV[i]] = true end
 
 local function give_up(job, id, queue, losses, worker)
   local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')
@@ -25,28 +25,30 @@ local function give_up(job, id, queue, losses, worker)
   end_chunk(job, at, 'failed', 0, 0)
 end
 
+local function free(pair, worker)
+  local id, token = string.match(pair, '^(.*):([^:]+)$')
+  local job = 'rq:job:' .. id
+  local queue = redis.call('HGET', job, 'origin')
+  redis.call('DEL', 'rq:execution:' .. pair)
+  redis.call('ZREM', 'rq:executions:' .. id, token)
+  if not queue then return end
+  redis.call('ZREM', 'rq:wip:' .. queue, pair)
+  if redis.call('HGET', job, 'rqscan_token') ~= token then return end
+  local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
+  redis.call('HSET', job, 'rqscan_token', '')
+  redis.call('HINCRBY', KEYS[4], 'lost', 1)
+  if losses >= tonumber(ARGV[5]) then give_up(job, id, queue, losses, worker)
+  else
+    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
+    redis.call('LPUSH', 'rq:queue:' .. queue, id)
+    redis.call('HINCRBY', KEYS[4], 'rescued', 1)
+    ring('rqscan:bell:' .. queue)
+  end
+end
+
 local function rescue(worker)
   local executions = 'rq:worker:' .. worker .. ':executions'
-  for _, pair in ipairs(redis.call('SMEMBERS', executions)) do
-    local id, token = string.match(pair, '^(.*):([^:]+)$')
-    local job = 'rq:job:' .. id
-    local queue = redis.call('HGET', job, 'origin')
-    redis.call('DEL', 'rq:execution:' .. pair)
-    redis.call('ZREM', 'rq:executions:' .. id, token)
-    if queue then redis.call('ZREM', 'rq:wip:' .. queue, pair) end
-    if queue and redis.call('HGET', job, 'rqscan_token') == token then
-      local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
-      redis.call('HSET', job, 'rqscan_token', '')
-      redis.call('HINCRBY', KEYS[4], 'lost', 1)
-      if losses >= tonumber(ARGV[5]) then give_up(job, id, queue, losses, worker)
-      else
-        redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
-        redis.call('LPUSH', 'rq:queue:' .. queue, id)
-        redis.call('HINCRBY', KEYS[4], 'rescued', 1)
-        ring('rqscan:bell:' .. queue)
-      end
-    end
-  end
+  for _, pair in ipairs(redis.call('SMEMBERS', executions)) do free(pair, worker) end
   local hash = 'rq:worker:' .. worker
   for queue in string.gmatch(redis.call('HGET', hash, 'queues') or '', '[^,]+') do
     redis.call('SREM', 'rq:workers:' .. queue, hash)
@@ -64,5 +66,11 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', f - tonumbe
     out[#out + 1] = worker
     out[#out + 1] = redis.call('HGET', 'rq:worker:' .. worker, 'rqscan_client') or '0'
   end
+end
+for _, pair in ipairs(unheld(s, tonumber(ARGV[6]), tonumber(ARGV[4]))) do
+  local job = 'rq:job:' .. string.match(pair, '^(.*):')
+  local worker = redis.call('HGET', job, 'worker_name') or ''
+  redis.call('SREM', 'rq:worker:' .. worker .. ':executions', pair)
+  free(pair, worker)
 end
 return out

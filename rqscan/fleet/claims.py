@@ -13,7 +13,8 @@ import redis
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.config import QueueSettings
-from rqscan.fleet.registration import REGISTRY_LEASE_S, Registration
+from rqscan.fleet.registration import Registration
+from rqscan.fleet.rescue import REGISTRY_LEASE_S
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
 

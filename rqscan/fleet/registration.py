@@ -19,17 +19,14 @@ from rqscan.broker.payload import PROTOCOL
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
-from rqscan.fleet.rescue import SWEEPER_MS
+from rqscan.fleet.rescue import REGISTRY_LEASE_S, SWEEPER_MS
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
 
-__all__ = ["REGISTRY_LEASE_S", "Beat", "Registration"]
+__all__ = ["Beat", "Registration"]
 
 OUTAGE_S = 1.2
 """Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
-
-REGISTRY_LEASE_S = 90
-"""How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
 
 CLOCK_S = 1.0
 """A host's clock that is further off is warned of, once."""

@@ -15,12 +15,15 @@ from rqscan.broker.link import LOST, Link
 from rqscan.config import WorkerSettings
 from rqscan.logs import Event, log
 
-__all__ = ["SWEEPER_MS", "Rescue"]
+__all__ = ["REGISTRY_LEASE_S", "SWEEPER_MS", "Rescue"]
 
 SWEEP_S = 1.0
 
 SWEEPER_MS = 2_500
 """Lease of the sweeper: a dead one delays a rescue by so much and the next beat of another."""
+
+REGISTRY_LEASE_S = 90
+"""How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
 
 OVERDUE_S = 0.6
 """A worker is a suspect once its beat is overdue by so much."""
@@ -63,7 +66,7 @@ class Rescue:
         suspect_s = self._settings.heartbeat_s + OVERDUE_S
         link.send(
             "EVALSHA", scripts.SWEEP.sha, len(own), *own, self._name, SWEEPER_MS, suspect_s,
-            self._settings.lease_s, self._settings.max_host_losses, *gone,
+            self._settings.lease_s, self._settings.max_host_losses, REGISTRY_LEASE_S, *gone,
             then=lambda answer: self._on_swept(link, answer),
         )  # fmt: skip
 

@@ -44,6 +44,18 @@ def test_the_job_of_a_killed_worker_runs_on_another(rig, client):
     assert client.exists(keys.record("w1"))  # still shown, as lost
 
 
+def test_a_job_is_rescued_though_redis_has_lost_what_it_knew_of_its_worker(rig, client):
+    first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
+    job = ScanQueue("default", connection=client).enqueue("time.sleep", 3)
+    first.wait_for_event("job_started")
+    first.process.kill()
+    client.delete(keys.HOLDERS, keys.executions_of("w1"), keys.worker("w1"))
+    rig.worker("default", "--name", "w2", "--concurrency", "1", **ALLOW)
+    wait_for(lambda: job.get_status() == "finished", 60)
+    assert attempts(client, job) == 2
+    assert counter(client, "rescued") == counter(client, "lost") == 1
+
+
 def test_the_late_attempt_of_a_frozen_worker_changes_nothing(rig, client):
     first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
     job = ScanQueue("default", connection=client).enqueue("time.sleep", 12)
