@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 
 from rqscan.config import RedisSettings, Settings
 from tests.rig import Rig
-from tests.servers import MariaDB, RedisServer, missing_right
+from tests.servers import MariaDB, RedisServer, missing, missing_right
 
 hypothesis_settings.register_profile("no timings", deadline=None)
 hypothesis_settings.load_profile("no timings")
@@ -56,6 +57,32 @@ def redis_server(short_path: Path) -> Iterator[RedisServer]:
     folder = short_path / "redis"
     folder.mkdir()
     server = RedisServer(folder)
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Make a key and a certificate of 127.0.0.1 that signs itself."""
+    if not shutil.which("openssl"):
+        missing("openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+         "-subj", "/CN=rqscan test", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return key, certificate
+
+
+@pytest.fixture
+def tls_server(short_path: Path, certificate: tuple[Path, Path]) -> Iterator[RedisServer]:
+    """Give a running Redis that has a port for TLS."""
+    folder = short_path / "tls"
+    folder.mkdir()
+    server = RedisServer(folder)
+    server.add_tls(*certificate)
     yield server.start()
     server.close()
 

@@ -161,6 +161,7 @@ class RedisServer(_Server):
         self.options = options
         self.port = _free_port() if tcp else 0
         self.socket = folder / "redis.sock"
+        self.tls_url = ""
         self._clients: list[redis.Redis] = []
 
     @property
@@ -170,6 +171,15 @@ class RedisServer(_Server):
     @property
     def tcp_url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def add_tls(self, key: Path, certificate: Path) -> None:
+        """Have a port for TLS as well, from the next start on."""
+        port = _free_port()
+        self.tls_url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
+        self.options += (
+            "--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file",
+            str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate),
+        )  # fmt: skip
 
     def client(self, **options: Any) -> redis.Redis:
         """Give a new client without retries; it is closed with the server."""
