@@ -20,7 +20,7 @@ from rqscan.broker import embedded
 from rqscan.config import Settings, mask_url
 from rqscan.errors import ConfigError, RedisUnavailable, RqscanError
 
-__all__ = ["connect", "impatient", "outage", "revive", "url_of"]
+__all__ = ["KEEPALIVE", "connect", "impatient", "outage", "revive", "url_of"]
 
 ANSWER_S = 5
 """Longest wait for an answer once connected."""

@@ -1,28 +1,40 @@
 """Link: one Redis connection that never makes the worker's loop wait for an answer.
 
-redis-py opens and authenticates the connection (the one step that blocks, bounded by
-`CONNECT_S`); from then on the socket is ours: commands are packed, written once a turn, and
-each answer is handed to its callback in order. An answer that is overdue means that the server
-or the way to it is gone: the link goes down, tells every caller `LOST`, and tries again.
+Commands are packed, written once a turn, and each answer is handed to its callback in order. An
+answer that is overdue means that the server or the way to it is gone: the link goes down, tells
+every caller `LOST`, and tries again at least every `SLOWEST_S`, however long that takes:
+
+    down ─ check ─▶ dialing (`rqscan.broker.dial`) ─▶ greeting (log in, load the scripts) ─▶ up
 """
 
+import re
 import selectors
 import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import hiredis
 import redis
+from redis.credentials import UsernamePasswordCredentialProvider
 
+from rqscan.broker.dial import Dial
 from rqscan.broker.scripts import SCRIPTS
 
 __all__ = ["LOST", "Link"]
 
-CONNECT_S = 1.0
-"""Longest stall of the loop while a frozen server accepts and does not answer."""
+FASTEST_S, SLOWEST_S = 0.02, 0.5
+"""Time from one try to the next: the first, doubled each time up to the last."""
+
+GREETING_S = 1.5
+"""The same as `ANSWER_S` for a connection that has just been made; short for the sake of a try
+whose packets get lost, which the kernel repeats ever more seldom."""
+
+STEADY_S = 1.0
+"""A link that was up for so long was no failure: the next try is at once."""
 
 ANSWER_S = 2.0
 """An answer that takes longer means a frozen server: nothing that we send computes that long."""
@@ -57,7 +69,7 @@ class Link:
         blocking_s: float = 0,
         name: str = "rqscan",
     ) -> None:
-        self._pool = client.connection_pool
+        self._dial = Dial(client.connection_pool, selector, self._on_open, self._on_failed)
         self._selector = selector
         self._on_up, self._on_down = on_up, on_down
         self._overdue_s = ANSWER_S + blocking_s
@@ -65,35 +77,44 @@ class Link:
         self._socket: socket.socket | None = None
         self._waiting: deque[tuple[Callback | None, float]] = deque()
         self._out = bytearray()
-        self._delay = 0.05
+        self._delay = FASTEST_S
+        self._began = 0.0
+        self._up_at: float | None = None
         self.client_id = 0
+        self.run_id = ""
+        """Of the server, new each time that it starts; empty if it does not tell."""
         self.retry_at = 0.0
 
     @property
     def is_up(self) -> bool:
         """Tell whether commands can be sent."""
-        return self._socket is not None
+        return self._up_at is not None
 
     @property
     def is_waiting(self) -> bool:
         """Tell whether an answer is still to come."""
-        return bool(self._waiting)
+        return self.is_up and bool(self._waiting)
 
     @property
     def deadline(self) -> float:
         """Monotonic time at which `check` has something to do."""
-        if not self.is_up:
-            return self.retry_at
-        return self._waiting[0][1] + self._overdue_s if self._waiting else float("inf")
+        if self._socket is None:
+            return min(self.retry_at, self._dial.deadline)
+        limit_s = self._overdue_s if self.is_up else GREETING_S
+        return self._waiting[0][1] + limit_s if self._waiting else float("inf")
 
     def check(self) -> None:
         """Connect if it is time to, or go down if an answer is overdue."""
-        if time.monotonic() < self.deadline:
+        now = time.monotonic()
+        if now < self.deadline:
             return
-        if self.is_up:
-            self._fail(f"no answer for {self._overdue_s:g} s")
+        if self._socket is not None:
+            self._fail(f"no answer for {now - self._waiting[0][1]:.1f} s")
+        elif now < self.retry_at:
+            self._dial.check()
         else:
-            self._connect()
+            self._began, self.retry_at = now, float("inf")
+            self._dial.start()
 
     def send(self, *command: Any, then: Callback | None = None) -> None:
         """Queue a command for the next `flush`; `then` gets its answer, an error, or `LOST`."""
@@ -101,8 +122,7 @@ class Link:
             if then:
                 then(LOST)
             return
-        self._out += hiredis.pack_command(command)
-        self._waiting.append((then, time.monotonic()))
+        self._queue(command, then)
 
     def flush(self) -> None:
         """Write what was queued, as much as the socket takes: one packet for one turn."""
@@ -125,39 +145,71 @@ class Link:
             self._fail("the other connection is gone")
 
     def close(self) -> None:
-        """Close without telling anybody."""
+        """Close for good, without telling anybody."""
+        self._hang_up()
+        self._up_at, self.retry_at = None, float("inf")
+        self._dial.close()
+
+    def _hang_up(self) -> None:
+        self._dial.cancel()
         if self._socket is not None:
             self._selector.unregister(self._socket)
-            self._connection.disconnect()
+            self._socket.close()
             self._socket = None
 
-    def _connect(self) -> None:
-        options = dict(self._pool.connection_kwargs)
-        options |= {"socket_connect_timeout": CONNECT_S, "socket_timeout": CONNECT_S}
-        options |= {"retry": None, "health_check_interval": 0, "protocol": 2}
-        options["client_name"] = self._name
-        connection = self._pool.connection_class(**options)
-        try:
-            connection.connect()
-            connection.send_command("CLIENT", "ID")
-            self.client_id = int(connection.read_response())
-            for script in SCRIPTS:
-                connection.send_command("SCRIPT", "LOAD", script.text)
-                connection.read_response()
-        except (redis.RedisError, OSError) as e:
-            connection.disconnect()
-            self.retry_at = time.monotonic() + self._delay
-            self._delay = min(self._delay * 2, 1.0)
-            self._on_down(str(e))
-            return
-        self._connection, self._delay = connection, 0.05
-        self._socket = connection._sock  # noqa: SLF001 - redis-py has no public way to hand it over
-        assert self._socket is not None
-        self._socket.settimeout(0)
+    def _on_failed(self, reason: str) -> None:
+        self.retry_at = max(time.monotonic() + FASTEST_S, self._began + self._delay)
+        self._delay = min(self._delay * 2, SLOWEST_S)
+        self._on_down(reason)
+
+    def _on_open(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._reader = hiredis.Reader(replyError=redis.ResponseError)
         self._out.clear()
-        self._selector.register(self._socket, selectors.EVENT_READ, self._on_ready)
-        self._on_up()
+        self._selector.register(sock, selectors.EVENT_READ, self._on_ready)
+        try:
+            greeting = self._greeting()
+        except (redis.RedisError, OSError) as e:  # of a provider of credentials
+            self._fail(str(e))
+            return
+        for command in greeting:
+            self._queue(command, partial(self._on_greeted, command[:2]))
+        self.flush()
+
+    def _greeting(self) -> list[tuple[Any, ...]]:
+        settings = self._dial.settings
+        provider = settings.credential_provider
+        if provider is None and (settings.username or settings.password):
+            provider = UsernamePasswordCredentialProvider(settings.username, settings.password)
+        return [
+            *([("AUTH", *provider.get_credentials())] if provider else []),
+            *([("SELECT", settings.db)] if settings.db else []),
+            ("CLIENT", "SETNAME", self._name),
+            ("CLIENT", "ID"),
+            *(("SCRIPT", "LOAD", script.text) for script in SCRIPTS),
+            ("INFO", "server"),
+        ]
+
+    def _on_greeted(self, command: tuple[str, ...], answer: Any) -> None:
+        if answer is LOST:
+            return
+        if isinstance(answer, redis.ResponseError):
+            # The server may quote what it does not know, and AUTH has the password.
+            words = str(answer).partition(", with args")[0]
+            self._fail(f"{command[0]} was refused: {words}")
+        elif command == ("CLIENT", "ID") and isinstance(answer, int):
+            self.client_id = answer
+        elif command == ("INFO", "server") and isinstance(answer, bytes):
+            found = re.search(rb"^run_id:(\w+)", answer, re.MULTILINE)
+            self.run_id = found[1].decode() if found else ""
+            self._up_at = time.monotonic()
+            self._on_up()
+        elif not isinstance(answer, bytes):
+            self._fail(f"{command[0]} was answered as no Redis does")
+
+    def _queue(self, command: tuple[Any, ...], then: Callback | None) -> None:
+        self._out += hiredis.pack_command(command)
+        self._waiting.append((then, time.monotonic()))
 
     def _on_ready(self, events: int) -> None:
         if events & selectors.EVENT_WRITE:
@@ -178,7 +230,11 @@ class Link:
 
     def _deliver(self) -> None:
         while self._waiting:
-            answer = self._reader.gets()
+            try:
+                answer = self._reader.gets()
+            except hiredis.ProtocolError as e:  # no Redis, or bytes that got lost
+                self._fail(str(e))
+                return
             if answer is False:  # hiredis' word for "not whole yet"
                 return
             if isinstance(answer, redis.ResponseError) and str(answer).startswith(DOWN):
@@ -189,10 +245,12 @@ class Link:
                 then(answer)
 
     def _fail(self, reason: str) -> None:
-        self.close()
-        self.retry_at = time.monotonic() + 0.02
+        self._hang_up()
+        if self._up_at is not None and time.monotonic() - self._up_at > STEADY_S:
+            self._delay = FASTEST_S
+        self._up_at = None
         lost, self._waiting = self._waiting, deque()
-        self._on_down(reason)
+        self._on_failed(reason)
         for then, _ in lost:
             if then:
                 then(LOST)
