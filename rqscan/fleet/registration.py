@@ -81,7 +81,7 @@ class Registration:
         self.is_suspended = False  # by RQ's own switch
         self._is_clock_told = False
 
-    def link_is_up(self, run_id: str = "") -> None:
+    def link_is_up(self, run_id: str) -> None:
         """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
         self.epoch = f"{self._boot}{secrets.token_hex(4)}"
         self._run_id = run_id

@@ -148,7 +148,7 @@ class ScanWorker(Worker):
             self.name, queues, self._boot, self._registration, self._attempts.start
         )
         self._command = Link(
-            self.connection, self._selector, self._registration.link_is_up, self._on_down,
+            self.connection, self._selector, self._on_command_up, self._on_down,
             name=presence.client_name(self._boot),
         )  # fmt: skip
         self._bell = Link(
@@ -235,6 +235,9 @@ class ScanWorker(Worker):
         self._bell.reset()  # the same way leads to it, and nothing is due on it for long
         self._peek.watch([])
         revive(self.settings)
+
+    def _on_command_up(self) -> None:
+        self._registration.link_is_up(self._command.run_id)
 
     def _on_bell_up(self) -> None:
         self._claims.is_wanted = True
