@@ -7,6 +7,7 @@ import msgspec
 import redis
 
 from rqscan.broker import keys, scripts
+from rqscan.broker.payload import PROTOCOL
 from rqscan.fleet.presence import JobReport, Presence
 
 __all__ = ["ScriptedWorker"]
@@ -32,6 +33,12 @@ class ScriptedWorker:
             | fields
         )  # fmt: skip
 
+    @property
+    def _store(self) -> bytes:
+        """The fleet's store, whichever it is."""
+        found: Any = self._client.hget(keys.STORE, "store_id")
+        return found or b""
+
     def _run(self, script: scripts.Script, own: list[str], *args: Any) -> Any:
         return self._client.eval(script.text, len(own), *own, *args)
 
@@ -40,34 +47,43 @@ class ScriptedWorker:
         record = msgspec.structs.replace(self._record, jobs=list(jobs), state=state)
         own = [keys.worker(self.name), keys.WORKERS, keys.executions_of(self.name), keys.PRESENCE]
         own += [keys.record(self.name), keys.HOLDERS, keys.SWEEPER, keys.LAST_BEAT, keys.GRACE]
-        own += [keys.workers_of(self._queue)]
+        own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.STORE, keys.MARKER]
+        own += [keys.look("scripted"), keys.workers_of(self._queue)]
         held = [part for job in self.jobs.items() for part in (self._queue, *job)]
         encoded = msgspec.json.encode(record)
         self._run(
             scripts.BEAT, own, self.name, "e", LEASE_S, encoded, 4.2, 6500, 2500, 1,
-            2, "state", state, *held,
+            self._store, PROTOCOL, "", self._queue, 2, "state", state, *held,
         )  # fmt: skip
 
     def claim(self, want: int) -> list[str]:
         own = [keys.worker(self.name), keys.executions_of(self.name), keys.SUSPENDED]
-        own += [keys.queue(self._queue), keys.bell(self._queue)]
+        own += [keys.PAUSED, keys.STORE, keys.queue(self._queue), keys.bell(self._queue)]
         tokens = [f"{self.name}-{len(self.jobs) + i}" for i in range(want)]
         answer = self._run(
-            scripts.CLAIM, own, self.name, "e", want, LEASE_S, 1, 0, self._queue, *tokens
-        )
+            scripts.CLAIM, own, self.name, "e", want, LEASE_S, self._store, PROTOCOL, 1, 0,
+            self._queue, *tokens,
+        )  # fmt: skip
         assert answer[0] == b"ok"
         taken = {job.decode(): token.decode() for _, job, token, *_ in answer[1:]}
         self.jobs |= taken
         return list(taken)
 
-    def end(self, job: str, how: str, error: str = "", failure_ttl_s: int = 604_800) -> None:
+    def end(
+        self,
+        job: str,
+        how: str,
+        error: str = "",
+        failure_ttl_s: int = 604_800,
+        answer: bytes = b"ok",
+    ) -> None:
         states = [keys.registry(state, self._queue) for state in ("wip", "finished", "failed")]
         own = [keys.job(job), keys.queue(self._queue), *states, keys.worker(self.name)]
         own += [keys.executions_of(self.name), keys.results(job), keys.bell(self._queue)]
         own += [keys.COUNTERS]
         fields = ["exc_info", zlib.compress(f"Traceback\n  line\n{error}\n".encode())]
-        answer = self._run(
+        got = self._run(
             scripts.FINISH, own, job, self.jobs.pop(job), how, 3600, failure_ttl_s, "0.5",
             self._queue, 3, 7, 70, 0, 2, *fields,
         )  # fmt: skip
-        assert answer == b"ok"
+        assert got == answer

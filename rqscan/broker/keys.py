@@ -91,6 +91,11 @@ def progress(scan_id: str) -> str:
     return f"{OWN}scan:{scan_id}"
 
 
+def ended(scan_id: str) -> str:
+    """Bitmap of a scan's chunks whose end is counted in its progress, by chunk number."""
+    return f"{progress(scan_id)}:ended"
+
+
 def stat(bucket: int) -> str:
     """Hash of counts in one bucket of `STAT_S` seconds: QUEUE:in, QUEUE:out, QUEUE:failed."""
     return f"{OWN}stat:{bucket}"

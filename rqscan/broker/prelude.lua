@@ -77,11 +77,20 @@ local function unheld(s, lease, lapse)
   return found
 end
 
--- Count a chunk's end in its scan's progress; the last one ends the scan.
-local function end_chunk(job, at, how, observations, probes)
-  local scan = redis.call('HGET', job, 'rqscan_scan')
-  local progress = scan and 'rqscan:scan:' .. scan
-  if not progress or redis.call('HEXISTS', progress, 'total') == 0 then return end
+-- The number that a chunk has in its scan's plan, told by its job's key; nil for any other job.
+local function chunk_number(job, scan)
+  local head = 'rq:job:' .. scan .. '-'
+  if string.sub(job, 1, #head) ~= head then return nil end
+  return tonumber(string.match(string.sub(job, #head + 1), '^(%d+)%-%d+$'))
+end
+
+-- Count the end of chunk `number` in its scan's progress, once however often it is told; the last
+-- one ends the scan. True if it was counted now.
+local function count_end(scan, number, at, how, observations, probes)
+  local progress = 'rqscan:scan:' .. scan
+  local total = tonumber(redis.call('HGET', progress, 'total') or 'none')
+  if not total or not number or number >= total then return false end
+  if redis.call('SETBIT', progress .. ':ended', number, 1) == 1 then return false end
   redis.call('HINCRBY', progress, how, 1)
   redis.call('HINCRBY', progress, 'observations', observations)
   redis.call('HINCRBY', progress, 'probes', probes)
@@ -89,9 +98,16 @@ local function end_chunk(job, at, how, observations, probes)
   for _, count in ipairs(redis.call('HMGET', progress, 'done', 'failed', 'cancelled')) do
     ended = ended + tonumber(count or '0')
   end
-  if ended >= tonumber(redis.call('HGET', progress, 'total')) then
+  if ended >= total then
     redis.call('HSET', progress, 'finished_at', at)
     redis.call('EXPIRE', progress, 86400)
+    redis.call('EXPIRE', progress .. ':ended', 86400)
     redis.call('ZREM', 'rqscan:scans', scan)
   end
+  return true
+end
+
+local function end_chunk(job, at, how, observations, probes)
+  local scan = redis.call('HGET', job, 'rqscan_scan')
+  if scan then count_end(scan, chunk_number(job, scan), at, how, observations, probes) end
 end

@@ -49,11 +49,15 @@ class ScanQueue(Queue):
         connection.ltrim(keys.bell(self.name), 0, 0)
         return result
 
-    def enqueue_chunks(self, chunks: Iterable[Chunk], settings: QueueSettings) -> Iterator[int]:
-        """Put each chunk's job once, in batches; an id that Redis knows already is left alone.
+    def enqueue_chunks(
+        self, chunks: Iterable[Chunk], settings: QueueSettings
+    ) -> Iterator[tuple[int, bool]]:
+        """Put each chunk's job once, in batches.
+
+        A job that Redis knows already is left alone, and so is a chunk that has ended.
 
         Yields:
-            The chunk numbers, once Redis has answered for them.
+            Each chunk's number, and whether its job was put, once Redis has answered for it.
         """
         rest = iter(chunks)
         self.connection.script_load(scripts.ENQUEUE.text)
@@ -61,16 +65,16 @@ class ScanQueue(Queue):
             with self.connection.pipeline(transaction=False) as pipeline:
                 for chunk in batch:
                     self._put(pipeline, chunk, settings)
-                pipeline.execute()
-            yield from (chunk.chunk for chunk in batch)
+                answers = pipeline.execute()
+            yield from ((c.chunk, bool(put)) for c, put in zip(batch, answers, strict=True))
 
     def _put(self, pipeline: Pipeline, chunk: Chunk, settings: QueueSettings) -> None:
         fields = chunk_fields(chunk, self.name, settings, self.connection)
         flat = [part for pair in fields.items() for part in pair]
         name = job_id(chunk)
         pipeline.evalsha(
-            scripts.ENQUEUE.sha, 4, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
-            name, self.name, *flat,
+            scripts.ENQUEUE.sha, 5, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
+            keys.ended(chunk.scan_id), name, self.name, chunk.chunk, *flat,
         )  # fmt: skip
 
 

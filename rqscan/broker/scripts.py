@@ -7,7 +7,18 @@ is called by its SHA1. KEYS, ARGV and returns are stated at the top of each file
 import hashlib
 from importlib.resources import files
 
-__all__ = ["BEAT", "CLAIM", "ENQUEUE", "FINISH", "SCRIPTS", "SWEEP", "Script"]
+__all__ = [
+    "BEAT",
+    "CANCEL",
+    "CLAIM",
+    "COUNT",
+    "ENQUEUE",
+    "FINISH",
+    "PURGE",
+    "SCRIPTS",
+    "SWEEP",
+    "Script",
+]
 
 
 class Script:
@@ -25,4 +36,7 @@ CLAIM = Script("claim")
 FINISH = Script("finish")
 BEAT = Script("beat")
 SWEEP = Script("sweep")
+CANCEL = Script("cancel")
+PURGE = Script("purge")
+COUNT = Script("count")
 SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rqscan.config import Settings
     from rqscan.store.repository import Repository
 
-__all__ = ["main", "repository", "settings", "start_log"]
+__all__ = ["main", "repository", "settings", "start_log", "tell_former_store"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +51,17 @@ def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
         log(Event.RUNNING_AS_ROOT, advice="what it runs, runs as root too")
     for setting in settings.without_effect:
         log(Event.SETTING_WITHOUT_EFFECT, setting=setting)
+
+
+def tell_former_store(former: str | None) -> None:
+    """Say on stderr that those who enqueue have turned to another store."""
+    if former:
+        from rich_click import echo
+
+        words = (
+            f"the fleet's store was {former} and is another now: workers whose store is that one"
+        )
+        echo(f"{words} claim nothing until it is theirs again", err=True)
 
 
 @contextmanager

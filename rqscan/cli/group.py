@@ -23,6 +23,8 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "scheduler": ("Run", "Start the scans that are due."),
     "scan": ("Scan", "Scan targets and wait for the end."),
     "scans": ("Scan", "List the scans."),
+    "cancel": ("Scan", "Stop what is queued and running of a scan."),
+    "resume": ("Scan", "Run again only what is missing."),
     "results": ("Scan", "Show what a scan has found."),
     "top": ("Watch", "Watch queues, workers and scans."),
     "config": ("Set-up", "Show the settings in force."),

@@ -12,22 +12,25 @@ from rich.progress import Progress as Bar
 
 from rqscan import clock
 from rqscan.broker.connect import connect, revive
-from rqscan.cli import repository, settings
+from rqscan.cli import repository, settings, tell_former_store
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
-from rqscan.errors import FailedError, RedisUnavailable, UsageError
+from rqscan.config import Settings
+from rqscan.errors import RedisUnavailable, UsageError
 from rqscan.fleet.presence import is_listening
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import Plan, make_plan
 from rqscan.scan.progress import read_progress
-from rqscan.scan.submit import submit
+from rqscan.scan.submit import submit, write_plan
 from rqscan.scan.targets import read_targets
 from rqscan.states import ScanState
 
 POLL_S = 0.1
 NO_WORKER_S = 2.0
+LOST_S = 1.0  # between two looks into the store, while Redis knows nothing of the scan
+STARTS_LATER = "the scan is planned and starts when Redis is back"
 
 
 def _split(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> list[str]:
@@ -65,10 +68,12 @@ def scan(
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return 0
-    client = connect(found)  # before anything is planned: without Redis nothing would run
-    submit(plan, settings=found, client=client)
     progress = Progress(scan_id=plan.scan.scan_id, chunks=Counts(plan.scan.chunks))
-    if wait:
+    if client := _connect(found, is_needed=wait):
+        _submit(plan, found, client, is_needed=wait)
+    else:
+        write_plan(plan, settings=found)
+    if wait and client:
         try:
             progress = _wait_for_end(plan.scan, client, found.redis.connect_timeout_s)
         except KeyboardInterrupt:
@@ -79,6 +84,29 @@ def scan(
                 print_rows(store.rows(plan.scan.scan_id))
     _show(plan.scan, progress, as_json=as_json)
     return 1 if wait and progress.state != ScanState.FINISHED else 0
+
+
+def _connect(found: Settings, *, is_needed: bool) -> redis.Redis | None:
+    """Connect before anything is planned: one who waits wants the scan to run now."""
+    try:
+        return connect(found)
+    except RedisUnavailable as e:
+        if is_needed:
+            raise
+        click.echo(f"{e}; {STARTS_LATER}", err=True)
+        return None
+
+
+def _submit(plan: Plan, found: Settings, client: redis.Redis, *, is_needed: bool) -> None:
+    try:
+        former = submit(plan, settings=found, client=client).former_store
+    except RedisUnavailable as e:  # the plan is written before Redis is told
+        advice = f"to take it back: rqscan cancel {plan.scan.scan_id}"
+        if is_needed:
+            raise RedisUnavailable(f"{e}; {STARTS_LATER}", advice=advice) from e
+        click.echo(f"{e}; {STARTS_LATER}", err=True)
+    else:
+        tell_former_store(former)
 
 
 def _read(targets: tuple[str, ...], targets_file: str | None) -> list[str]:
@@ -96,6 +124,7 @@ def _wait_for_end(scan: Scan, client: redis.Redis, patience_s: float) -> Progres
     bar = Bar(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
     task = bar.add_task(scan.scan_id, total=scan.chunks)
     give_up_at = math.inf
+    is_gone = False
     with bar:
         while True:
             try:
@@ -108,8 +137,13 @@ def _wait_for_end(scan: Scan, client: redis.Redis, patience_s: float) -> Progres
                 revive(settings())
                 time.sleep(POLL_S)
                 continue
-            if progress is None:
-                break
+            pause_s = POLL_S
+            if progress is None:  # expired, or lost with all that Redis held
+                progress, pause_s = _stored_progress(scan.scan_id), LOST_S
+                if not progress.is_ended and not is_gone:
+                    is_gone = True
+                    advice = f"the fleet enqueues what is missing; or: rqscan resume {scan.scan_id}"
+                    click.echo(f"scan {scan.scan_id} is gone from Redis; {advice}", err=True)
             if progress.is_ended:
                 return progress
             counts = progress.chunks
@@ -121,8 +155,12 @@ def _wait_for_end(scan: Scan, client: redis.Redis, patience_s: float) -> Progres
                 if not is_listening(client, scan.queue):
                     advice = f"start one with: python worker.py {scan.queue}"
                     click.echo(f"no worker listens on queue {scan.queue!r}; {advice}", err=True)
-            time.sleep(POLL_S)
-    raise FailedError(f"scan {scan.scan_id} is gone from Redis; see `rqscan scans`")
+            time.sleep(pause_s)
+
+
+def _stored_progress(scan_id: str) -> Progress:
+    with repository() as store:
+        return store.progress(scan_id)
 
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
@@ -157,6 +195,7 @@ def _show(scan: Scan, progress: Progress, *, as_json: bool) -> None:
         f"scan {scan.scan_id} {progress.state}: {progress.observations} observations, "
         f"{progress.probes:,} probes, {counts.done} of {counts.total} chunks done"
         + (f", {counts.failed} failed" if counts.failed else "")
+        + (f", {counts.cancelled} cancelled" if counts.cancelled else "")
         + (f", {elapsed_s:.1f} s" if progress.is_ended else ""),
         err=True,
     )

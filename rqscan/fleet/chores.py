@@ -1,7 +1,13 @@
 """Chores: what a worker's child does for it, because the loop must not wait.
 
 ``python -m rqscan.fleet.chores VERB PARENT`` takes (settings, argument) as msgpack on stdin and
-prints one JSON line; a failure is one line of text and an exit code.
+prints one JSON line; a failure is one line of text and an exit code: the chore may be done again.
+
+- store: tell the id of the store
+- compare: bring Redis in line with the plan, of all scans that have not ended
+- look: the same, of scans that were asked for a while ago and never wholly enqueued
+- ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
+  chunk, generation, attempt, worker and error of each
 """
 
 import json
@@ -12,21 +18,29 @@ from typing import Any
 
 import msgspec
 
+from rqscan import clock
+from rqscan.broker.connect import connect
 from rqscan.config import Settings
 from rqscan.errors import RqscanError
+from rqscan.model import ChunkRecord
 from rqscan.process import die_with
+from rqscan.scan import compare
+from rqscan.states import ChunkState
 from rqscan.store.migrate import open_current
+from rqscan.store.outbox import Outbox
 from rqscan.store.repository import Repository
 
 __all__ = ["main"]
+
+Ended = tuple[str, int, int, int, str, str]
 
 
 def main(verb: str, parent_pid: int) -> int:
     """Do one chore; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
-    settings, _argument = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Any])
+    settings, argument = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Any])
     try:
-        answer = VERBS[verb](settings)
+        answer = VERBS[verb](settings, argument)
     except RqscanError as e:
         sys.stdout.write(f"{e}\n")
         return e.exit_code
@@ -34,15 +48,35 @@ def main(verb: str, parent_pid: int) -> int:
     return 0
 
 
-def _store(settings: Settings) -> dict[str, Any]:
+def _store(settings: Settings, _: Any) -> dict[str, Any]:
     with open_current(settings) as database:
         return {"store_id": Repository(database).store_id()}
 
 
-VERBS: dict[str, Callable[[Settings], dict[str, Any]]] = {
+def _compare(settings: Settings, _: Any, *, only_unenqueued: bool = False) -> dict[str, Any]:
+    with connect(settings) as client:
+        done = compare.compare(settings, client, only_unenqueued=only_unenqueued)
+    return {"scans": done.scans, "enqueued": done.enqueued}
+
+
+def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
+    outbox, at, recorded = Outbox(settings), clock.now(), 0
+    for ended in msgspec.convert(argument, list[Ended]):
+        scan_id, chunk, generation, attempt, worker, error = ended
+        record = ChunkRecord(
+            scan_id=scan_id, chunk=chunk, generation=generation, attempt=attempt, kind="",
+            state=ChunkState.FAILED, worker=worker, error=error, started_at=at, finished_at=at,
+        )  # fmt: skip
+        recorded += outbox.record(record)
+    outbox.close()
+    return {"recorded": recorded}
+
+
+VERBS: dict[str, Callable[[Settings, Any], dict[str, Any]]] = {
     "store": _store,
-    "compare": lambda _: {},
-    "look": lambda _: {},
+    "compare": _compare,
+    "look": lambda settings, argument: _compare(settings, argument, only_unenqueued=True),
+    "ended": _ended,
 }
 
 if __name__ == "__main__":

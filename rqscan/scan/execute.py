@@ -77,8 +77,8 @@ class Runner:
         )
         if not self._outbox.record(finished):
             raise FailedError(
-                f"the rows of chunk {job_id(chunk)} were not taken: the store has a newer attempt "
-                "of it, or no such chunk (is it the database that the scan was planned in?)"
+                f"the rows of chunk {job_id(chunk)} were not taken: it is cancelled, has a newer "
+                "attempt, or is not in this store (is it the one that the scan was planned in?)"
             )
         return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}
 

@@ -1,52 +1,63 @@
 """Submit: the plan goes to the store first, then its chunks to their queue, each once.
 
-Killed anywhere in between, submitting the same scan again does what is missing and no more: the
-store knows which chunks were enqueued, and Redis leaves a job id alone that it has.
+Killed anywhere in between, submitting the same scan again does what is missing and no more: it is
+compared with Redis (`rqscan.scan.compare`), as the fleet does by itself a minute later.
 """
 
 from itertools import islice
+from typing import NamedTuple
 
 import redis
 
-from rqscan.broker import keys
+from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
 from rqscan.broker.queues import ScanQueue, declared
 from rqscan.config import Settings
-from rqscan.scan.plan import Plan, plan_of
+from rqscan.scan.compare import Comparison
+from rqscan.scan.plan import Plan
+from rqscan.store.chunks import BATCH, Chunks
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
-__all__ = ["submit"]
+__all__ = ["Submitted", "submit", "write_plan"]
 
 
-def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> bool:
-    """Store a plan and enqueue its chunks; False if the scan was there already.
+class Submitted(NamedTuple):
+    """What submitting a plan came to."""
 
-    A scan that is there keeps its stored plan, and what it has not enqueued is enqueued.
+    is_new: bool  # False: the scan was there already, and keeps its stored plan
+    former_store: str | None = None  # id of another store that Redis knew as the fleet's
+
+
+def write_plan(plan: Plan, *, settings: Settings) -> bool:
+    """Store a plan and enqueue nothing: the fleet does, once it sees Redis; False if it was there.
+
+    Raises:
+        StoreUnavailable: nothing was planned.
+    """
+    with open_current(settings) as database:
+        return Repository(database).add_plan(plan.scan, plan.chunk_kinds())
+
+
+def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
+    """Store a plan and enqueue its chunks; of a scan that is there, what is missing.
 
     Raises:
         StoreUnavailable: nothing was enqueued.
         RedisUnavailable: the plan is stored; submitting it again goes on.
     """
+    queue_settings = declared(settings, plan.scan.queue)
     with open_current(settings) as database:
-        repository = Repository(database)
-        is_new = repository.add_plan(plan.scan, plan.chunk_kinds())
-        if not is_new:
-            plan = plan_of(repository.scan(plan.scan.scan_id))
-        scan = plan.scan
-        queue = ScanQueue(scan.queue, connection=client)
-        progress = keys.progress(scan.scan_id)
-        with outage(), client.pipeline() as pipeline:
-            if is_new or not client.hexists(progress, "finished_at"):
-                pipeline.hsetnx(progress, "total", scan.chunks)
-                pipeline.zadd(keys.SCANS, {scan.scan_id: scan.requested_at.timestamp()}, nx=True)
-                pipeline.execute()
-        if is_new:
-            chunks = plan.chunks()
-        else:
-            chunks = (plan.chunk(n) for n in list(repository.unenqueued(scan.scan_id)))
+        repository, scan = Repository(database), plan.scan
+        is_new = repository.add_plan(scan, plan.chunk_kinds())
         with outage():
-            put = queue.enqueue_chunks(chunks, declared(settings, scan.queue))
-            while batch := list(islice(put, 1000)):
-                repository.mark_enqueued(scan.scan_id, batch)
-    return is_new
+            if not is_new:
+                comparison = Comparison(settings, client, database)
+                comparison.look_at(scan.scan_id)
+                return Submitted(is_new, comparison.result.former_store)
+            former = jobs.begin(client, scan, repository.store_id())
+            queue = ScanQueue(scan.queue, connection=client)
+            put = queue.enqueue_chunks(plan.chunks(), queue_settings)
+            while batch := [number for number, _ in islice(put, BATCH)]:
+                Chunks(database).mark_enqueued(scan.scan_id, batch)
+    return Submitted(is_new, former)

@@ -2,10 +2,9 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from ipaddress import ip_address
-from itertools import islice
 from typing import Any
 
 from msgspec import json, structs
@@ -13,11 +12,11 @@ from msgspec import json, structs
 from rqscan import clock
 from rqscan.errors import UsageError
 from rqscan.model import COVERAGE, ChunkRecord, Counts, Observation, Progress, Row, Scan
+from rqscan.store.chunks import BATCH, batches, text
 from rqscan.store.database import Database
 
 __all__ = ["Repository"]
 
-BATCH = 1_000  # rows a statement or page: memory stays flat, and the gain of more is small
 NO_PORT = -1
 # A page of rows begins after these values of the row before it.
 CURSOR = ("low", "after_port", "after_kind", "after_proto", "after_state", "after_at", "after_key")
@@ -48,33 +47,13 @@ class Repository:
             spec = json.encode(scan).decode()
             row = {"scan_id": scan.scan_id, "name": scan.name, "spec": spec}
             try:
-                self._queries.add_scan(connection, **row, requested_at=_text(scan.requested_at))
+                self._queries.add_scan(connection, **row, requested_at=text(scan.requested_at))
             except self._database.dialect.integrity_error:
                 return False
-            for batch in _batches(chunks):
+            for batch in batches(chunks):
                 rows = [{"scan_id": scan.scan_id, "chunk": n, "kind": kind} for n, kind in batch]
                 self._queries.add_chunks(connection, rows)
         return True
-
-    def mark_enqueued(self, scan_id: str, chunks: Iterable[int]) -> None:
-        """Note that these chunks are in the queue."""
-        for batch in _batches(chunks):
-            numbers, at = self._database.dialect.numbers(batch), _text(clock.now())
-            with self._database.transaction() as connection:
-                self._queries.mark_enqueued(
-                    connection, scan_id=scan_id, chunks=numbers, enqueued_at=at
-                )
-
-    def unenqueued(self, scan_id: str) -> Iterator[int]:
-        """Give the planned chunks that were never marked as enqueued, in order."""
-        after, query = -1, self._queries.unenqueued
-        while True:
-            with self._database.transaction(read_only=True) as connection:
-                page = list(query(connection, scan_id=scan_id, after=after, page=BATCH))
-            yield from (number for (number,) in page)
-            if len(page) < BATCH:
-                return
-            ((after,),) = page[-1:]
 
     def record(self, record: ChunkRecord) -> bool:
         """Write how an attempt ended together with its rows, in place of an earlier attempt's.
@@ -82,12 +61,13 @@ class Repository:
         Written twice, it changes nothing.
 
         Returns:
-            Whether it was taken; False when a newer attempt was recorded, or no such chunk planned.
+            Whether it was taken; False when the chunk is cancelled or not planned, or a newer
+            attempt was recorded, or one that has finished where this one failed.
         """
         rows = {row["row_key"]: row for row in (_row(record, seen) for seen in record.observations)}
         values = structs.asdict(record) | {
-            "started_at": _text(record.started_at),
-            "finished_at": _text(record.finished_at),
+            "started_at": text(record.started_at),
+            "finished_at": text(record.finished_at),
             "observations": sum(row["state"] != COVERAGE for row in rows.values()),
             "error": record.error and record.error.encode("utf-8", "replace").decode(),
         }
@@ -97,7 +77,7 @@ class Repository:
                 return False
             self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
             # In the order of their keys, two chunks that share rows wait for each other in line.
-            for batch in _batches(rows[key] for key in sorted(rows)):
+            for batch in batches(rows[key] for key in sorted(rows)):
                 self._queries.put_rows(connection, batch)
         return True
 
@@ -151,7 +131,7 @@ class Repository:
         `first_seen` and `last_seen` are of the same fact (kind, host, port, proto and state) over
         all scans. With `coverage`, coverage rows come along.
         """
-        only = {"port": port, "kind": kind, "coverage": coverage, "since": since and _text(since)}
+        only = {"port": port, "kind": kind, "coverage": coverage, "since": since and text(since)}
         query = self._queries.rows_of_all
         if scan_id is not None:
             query, only["scan_id"] = self._queries.rows_of_scan, scan_id
@@ -168,16 +148,6 @@ class Repository:
                 return
             after = found[-1][: len(CURSOR)]
             limit = None if limit is None else limit - page
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
-
-
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _host_key(host: str) -> bytes:
@@ -203,7 +173,7 @@ def _row(record: ChunkRecord, seen: Observation) -> dict[str, Any]:
         "host_key": host_key,
         "port": port,
         "data": json.encode(seen.data).decode(),
-        "observed_at": _text(seen.observed_at),
+        "observed_at": text(seen.observed_at),
     }
 
 

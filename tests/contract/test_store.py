@@ -20,6 +20,7 @@ from rqscan.errors import ConfigError, HomeUnavailable, StoreUnavailable, UsageE
 from rqscan.model import COVERAGE, ChunkRecord, Counts, Observation, Scan
 from rqscan.states import ChunkState, ScanState
 from rqscan.store import migrate
+from rqscan.store.chunks import Chunks
 from rqscan.store.database import Database
 from rqscan.store.dialects import dialect_of
 from rqscan.store.migrate import open_current
@@ -173,33 +174,14 @@ def test_memory_stays_flat_when_a_plan_is_big(sqlite_settings):
         planned(store, "small", chunks=2_000)
         tracemalloc.start()
         planned(store, "big", chunks=100_000)
-        store.mark_enqueued("big", range(0, 100_000, 2))
-        left = sum(1 for _ in store.unenqueued("big"))
+        chunks = Chunks(database)
+        chunks.mark_enqueued("big", range(0, 100_000, 2))
+        left = sum(map(len, chunks.unenqueued("big")))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert left == 50_000
         assert store.progress("big").chunks.total == 100_000
         assert peak < 4_000_000
-
-
-def test_unenqueued_chunks_are_those_neither_marked_nor_ended(store):
-    planned(store, chunks=2_500)
-    planned(store, "s2", chunks=1)
-    store.mark_enqueued("s1", (n for n in range(2_500) if n % 100))
-    store.record(a_record(chunk=200))
-    store.mark_enqueued("s1", [])
-    assert list(store.unenqueued("s1")) == [n for n in range(0, 2_500, 100) if n != 200]
-    assert list(store.unenqueued("s2")) == [0]
-
-
-def test_marking_in_the_midst_of_reading_skips_none(store):
-    planned(store, chunks=2_100)
-    given = []
-    for number in store.unenqueued("s1"):
-        given.append(number)
-        if number % 50 == 0:
-            store.mark_enqueued("s1", [number])
-    assert given == list(range(2_100))
 
 
 def test_unknown_scan_is_named_with_a_guess(store):

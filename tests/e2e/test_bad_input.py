@@ -24,6 +24,11 @@ CASES = [
     (["scan", "203.0.113.7"], 4, "'203.0.113.7' is outside the scope"),
     (["scan", "127.0.0.1", "224.0.0.1"], 4, "'224.0.0.1' is outside the scope"),
     (["results", "no-such-scan"], 2, "no-such-scan"),
+    (["cancel", "no-such-scan"], 2, "no scan 'no-such-scan'"),
+    (["cancel"], 2, "SCAN"),
+    (["resume", "no-such-scan"], 2, "no scan 'no-such-scan'"),
+    (["resume"], 2, "name one SCAN, or --all"),
+    (["resume", "one", "--all"], 2, "name one SCAN, or --all"),
     (["results", "--since", "yesterday"], 2, "yesterday"),
     (["worker", "wakaak"], 2, "queue 'wakaak' is not declared"),
     (["worker", "--concurrency", "0"], 2, "0"),
@@ -71,7 +76,8 @@ def test_two_wrong_settings_are_told_at_once(rig):
 
 
 @pytest.mark.parametrize(
-    "command", [["scan", "127.0.0.1"], ["worker"], ["top", "--once"], ["scheduler"]]
+    "command",
+    [["scan", "127.0.0.1"], ["worker"], ["top", "--once"], ["scheduler"], ["resume", "--all"]],
 )
 def test_redis_that_refuses_is_told_at_once(rig, command):
     with socket.socket() as unused:  # bound and not listening: nobody else gets the port

@@ -82,8 +82,9 @@ def test_a_job_never_reads_pickle(client, tmp_path):
 
 def test_chunks_are_enqueued_once_and_read_by_rq(client):
     queue = ScanQueue("wakaka", connection=client)
-    for _ in range(2):
-        assert list(queue.enqueue_chunks([chunk(0), chunk(1)], QueueSettings())) == [0, 1]
+    for is_put in (True, False):
+        put = queue.enqueue_chunks([chunk(0), chunk(1)], QueueSettings())
+        assert list(put) == [(0, is_put), (1, is_put)]
     theirs = rq.Queue("wakaka", connection=client, serializer="json")
     assert theirs.count == 2
     assert theirs.job_ids == [job_id(chunk(0)), job_id(chunk(1))]

@@ -23,19 +23,40 @@ VALUES (:scan_id, :name, :requested_at, :spec);
 INSERT INTO chunks (scan_id, chunk, kind) VALUES (:scan_id, :chunk, :kind);
 
 -- name: unenqueued(scan_id, after, page)
--- One page of the planned chunks that were never marked as enqueued.
-SELECT chunk FROM chunks
+-- One page of the planned chunks that are not marked as enqueued, with their generation.
+SELECT chunk, generation FROM chunks
 WHERE scan_id = :scan_id AND chunk > :after AND state = 'planned' AND enqueued_at IS NULL
 ORDER BY chunk LIMIT :page;
 
 -- name: record_chunk(scan_id, chunk, generation, attempt, state, worker, started_at, finished_at, probes, observations, error)!
--- The fence: take the record unless a newer attempt has been recorded. 0 rows: fenced, or unknown.
+-- The fence: take the record unless a newer attempt has been recorded, the chunk is cancelled, or it
+-- would undo what has finished in the same generation. 0 rows: fenced, or unknown.
 UPDATE chunks SET
     generation = :generation, attempt = :attempt, state = :state, worker = :worker,
     started_at = :started_at, finished_at = :finished_at,
     probes = :probes, observations = :observations, error = :error
-WHERE scan_id = :scan_id AND chunk = :chunk
-    AND (generation < :generation OR (generation = :generation AND attempt <= :attempt));
+WHERE scan_id = :scan_id AND chunk = :chunk AND state <> 'cancelled'
+    AND (generation < :generation OR (generation = :generation AND attempt <= :attempt
+        AND NOT (state = 'finished' AND :state <> 'finished')));
+
+-- name: plan_page(scan_id, after, page)
+-- One page of a scan's chunks as the plan has them.
+SELECT chunk, generation, state, enqueued_at IS NOT NULL, observations, probes FROM chunks
+WHERE scan_id = :scan_id AND chunk > :after ORDER BY chunk LIMIT :page;
+
+-- name: unfinished_scans()
+-- The scans that have planned chunks.
+SELECT DISTINCT scan_id FROM chunks WHERE state = 'planned';
+
+-- name: unenqueued_scans(before)
+-- The scans asked for before a time with planned chunks that are not marked as enqueued.
+SELECT scan_id FROM scans WHERE requested_at < :before AND scan_id IN
+    (SELECT scan_id FROM chunks WHERE state = 'planned' AND enqueued_at IS NULL);
+
+-- name: cancel_planned(scan_id, finished_at)!
+-- Cancel what has not ended.
+UPDATE chunks SET state = 'cancelled', finished_at = :finished_at
+WHERE scan_id = :scan_id AND state = 'planned';
 
 -- name: delete_rows(scan_id, chunk)!
 -- Drop what earlier attempts of this chunk saw.

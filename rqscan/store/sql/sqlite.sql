@@ -21,6 +21,23 @@ INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTH
 UPDATE chunks SET enqueued_at = :enqueued_at
 WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks));
 
+-- name: raise_generation(scan_id, chunks, generation)!
+-- Plan chunks to be enqueued again, where nobody else has done so since this generation.
+UPDATE chunks SET generation = generation + 1, attempt = 0, enqueued_at = NULL
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND generation = :generation
+    AND state = 'planned' AND enqueued_at IS NOT NULL;
+
+-- name: plan_again(scan_id, chunks)!
+-- Plan chunks that have failed or were cancelled as if they were new, in their next generation.
+UPDATE chunks SET state = 'planned', generation = generation + 1, attempt = 0, enqueued_at = NULL,
+    worker = '', started_at = NULL, finished_at = NULL, probes = 0, error = NULL
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND state IN ('failed', 'cancelled');
+
+-- name: cancel_failed(scan_id, chunks, finished_at)!
+-- Cancel chunks whose last attempt failed and that were to be tried again.
+UPDATE chunks SET state = 'cancelled', finished_at = :finished_at
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND state = 'failed';
+
 -- name: put_rows*!
 -- Write rows; where two chunks saw the same thing, the later observation stays.
 INSERT INTO observations

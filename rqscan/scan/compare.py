@@ -1,0 +1,220 @@
+"""Compare the plan with Redis: what is unfinished and has no job there is enqueued, once.
+
+The plan in the store is the truth. Redis may have come back empty, or without its last second; a
+scan may have been planned while it was away, or its submitter have died. Any number of comparers
+may be at work: a lost chunk's generation is raised where it still is what they saw, its job is put
+under a name with that generation, and a job's name is taken once.
+"""
+
+import secrets
+import zlib
+from collections import defaultdict
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import redis
+
+from rqscan import clock
+from rqscan.broker import chunks as jobs
+from rqscan.broker import keys
+from rqscan.broker.connect import outage
+from rqscan.broker.queues import ScanQueue
+from rqscan.config import QueueSettings, Settings
+from rqscan.errors import UsageError
+from rqscan.model import ChunkRecord, Scan
+from rqscan.probe.order import Permutation
+from rqscan.scan.plan import plan_of
+from rqscan.states import ChunkState
+from rqscan.store.chunks import Chunks, PlannedChunk
+from rqscan.store.database import Database
+from rqscan.store.migrate import open_current
+from rqscan.store.repository import Repository
+
+__all__ = ["Compared", "Comparison", "compare"]
+
+UNMARKED = timedelta(seconds=60)
+"""A scan asked for so long ago has no submitter at work any more."""
+
+
+ENDED = {"failed", "stopped", "canceled"}
+"""RQ's words for jobs that run no more, where the store may not know it; one that has finished was
+recorded before Redis was told."""
+
+
+class Compared(NamedTuple):
+    """What a comparison looked at, and what it did."""
+
+    scans: int
+    enqueued: int  # jobs that were put
+    former_store: str | None = None  # id of another store that Redis knew as the fleet's
+
+
+def compare(
+    settings: Settings,
+    client: redis.Redis,
+    *,
+    scan_id: str | None = None,
+    only_unenqueued: bool = False,
+) -> Compared:
+    """Compare one scan, or all that have not ended, with Redis.
+
+    After all of them `keys.MARKER` holds the server's run id for this store, if that server was
+    neither replaced nor flushed meanwhile.
+
+    Args:
+        settings: say where the store is, and how the queues' jobs are kept.
+        client: of the Redis to compare with.
+        scan_id: the one scan.
+        only_unenqueued: only scans that were asked for a while ago and never wholly enqueued.
+
+    Raises:
+        UsageError: there is no such scan.
+        StoreUnavailable, RedisUnavailable: away; comparing again goes on.
+    """
+    with open_current(settings) as database, outage():
+        comparison = Comparison(settings, client, database)
+        if scan_id is not None:
+            comparison.look_at(scan_id)
+        elif only_unenqueued:
+            for name in comparison.chunks.unenqueued_scans(clock.now() - UNMARKED):
+                comparison.look_at(name)
+        else:
+            _compare_all(comparison, client)
+        return comparison.result
+
+
+def _compare_all(comparison: "Comparison", client: Any) -> None:
+    run_id, token = client.info("server")["run_id"], f"comparing {secrets.token_hex(8)}"
+    client.hset(keys.MARKER, comparison.store_id, token)
+    counting = {name.decode(errors="replace") for name in client.zrange(keys.SCANS, 0, -1)}
+    unfinished = comparison.chunks.unfinished_scans()
+    for scan_id in unfinished:
+        comparison.look_at(scan_id)
+    for scan_id in sorted(counting.difference(unfinished)):
+        with suppress(UsageError):  # of another store
+            comparison.look_at(scan_id)
+    with client.pipeline() as pipeline, suppress(redis.WatchError):
+        pipeline.watch(keys.MARKER)
+        # Else the server was begun anew or flushed, or another one compares and marks.
+        if pipeline.hget(keys.MARKER, comparison.store_id) == token.encode():
+            pipeline.multi()
+            pipeline.hset(keys.MARKER, comparison.store_id, run_id)
+            pipeline.execute()
+
+
+class Comparison:
+    """One comparison at work; `result` tells what it has done so far."""
+
+    def __init__(self, settings: Settings, client: redis.Redis, database: Database) -> None:
+        self._settings = settings
+        self._client: Any = client  # redis-py's answers have no one type
+        self._repository = Repository(database)
+        self.store_id = self._repository.store_id()
+        self.chunks = Chunks(database)
+        self.result = Compared(0, 0)
+
+    def look_at(self, scan_id: str, *, anew: bool = False) -> None:
+        """Bring Redis in line with the plan of one scan; `anew` counts its progress again.
+
+        Raises:
+            UsageError: there is no such scan.
+        """
+        scan = self._repository.scan(scan_id)
+        stored = self._repository.progress(scan_id)
+        names = ("total", "finished_at", "started_at")
+        total, finished_at, started_at = self._client.hmget(keys.progress(scan_id), *names)
+        if stored.is_ended and (finished_at or not total):
+            return
+        anew = anew or not total
+        if anew or not finished_at:  # else all is counted, and the store is yet to be told
+            since = clock.from_iso(started_at.decode()) if started_at else stored.started_at
+            former = jobs.begin(self._client, scan, self.store_id, anew=anew, started_at=since)
+            self.result = self.result._replace(former_store=self.result.former_store or former)
+        if not self._reconcile(scan) and not anew:
+            self.look_at(scan_id, anew=True)
+            return
+        put = self._enqueue(scan)
+        self.result = self.result._replace(
+            scans=self.result.scans + 1, enqueued=self.result.enqueued + put
+        )
+
+    def _reconcile(self, scan: Scan) -> bool:
+        """Make plan and Redis agree on what has ended, and plan anew what Redis has lost.
+
+        Returns:
+            Whether the progress can be right; False: it is to be counted anew.
+        """
+        is_purge_due = False
+        for page in self.chunks.pages(scan.scan_id):
+            fates = defaultdict(list)
+            for chunk, job in zip(page, self._ask(scan, page), strict=True):
+                is_unrecorded = chunk.state == ChunkState.PLANNED and job.status in ENDED
+                known = chunk._replace(state=self._record(scan, chunk)) if is_unrecorded else chunk
+                fates[_fate(known, job)].append(known)
+            if fates["uncounted"]:
+                return False
+            self.chunks.raise_generation(scan.scan_id, fates["lost"])
+            jobs.count_ended(self._client, scan.scan_id, map(_end, fates["ended"]))
+            jobs.cancel(self._client, scan, fates["cancelled"])
+            is_purge_due |= bool(fates["cancelled"])
+        if is_purge_due:
+            jobs.purge(self._client, scan)
+        return True
+
+    def _ask(self, scan: Scan, page: list[PlannedChunk]) -> list[jobs.JobState]:
+        return jobs.job_states(self._client, scan.scan_id, page)
+
+    def _record(self, scan: Scan, chunk: PlannedChunk) -> ChunkState:
+        """Record what ended in Redis and not in the store: its worker died before it could."""
+        names = ("status", "rqscan_attempt", "worker_name", "exc_info")
+        key = keys.job(jobs.job_key_id(scan.scan_id, chunk))
+        status, attempt, worker, trace = self._client.hmget(key, *names)
+        state = ChunkState.CANCELLED if status == b"canceled" else ChunkState.FAILED
+        now = clock.now()
+        record = ChunkRecord(
+            scan_id=scan.scan_id, chunk=chunk.number, generation=chunk.generation,
+            attempt=int(attempt) if (attempt or b"").isdigit() else 0, kind="", state=state,
+            worker=(worker or b"").decode(errors="replace"), started_at=now, finished_at=now,
+            error=_last_line(trace or b""),
+        )  # fmt: skip
+        self._repository.record(record)
+        return state
+
+    def _enqueue(self, scan: Scan) -> int:
+        """Put what is planned and not marked as enqueued; tells how many jobs were put."""
+        plan = plan_of(scan)
+        queue = ScanQueue(scan.queue, connection=self._client)
+        settings = self._settings.queues.get(scan.queue) or QueueSettings()
+        count = 0
+        for page in self.chunks.unenqueued(scan.scan_id):
+            shuffled = (page[i] for i in Permutation(len(page), scan.seed))
+            put = dict(queue.enqueue_chunks((plan.chunk(*pair) for pair in shuffled), settings))
+            self.chunks.mark_enqueued(scan.scan_id, put)
+            count += sum(put.values())
+        return count
+
+
+def _fate(chunk: PlannedChunk, job: jobs.JobState) -> str | None:
+    """Say what is to be done about a chunk; None: nothing."""
+    if chunk.state == ChunkState.PLANNED:
+        if job.status is None and not job.is_counted and chunk.is_enqueued:
+            return "lost"
+        # Planned again, and whoever did that died before the progress was counted anew.
+        is_odd = job.is_counted and not chunk.is_enqueued and chunk.generation > 1
+        return "uncounted" if is_odd else None
+    if chunk.state == ChunkState.CANCELLED:
+        is_gone = job.status in {None, "canceled"} and job.is_counted
+        return None if is_gone else "cancelled"
+    return None if job.is_counted or job.is_live else "ended"
+
+
+def _end(chunk: PlannedChunk) -> tuple[int, str, int, int]:
+    how = "done" if chunk.state == ChunkState.FINISHED else "failed"
+    return chunk.number, how, chunk.observations, chunk.probes
+
+
+def _last_line(trace: bytes) -> str:
+    with suppress(zlib.error):
+        trace = zlib.decompress(trace)
+    return (trace.decode(errors="replace").strip().splitlines() or ["it ended without a word"])[-1]

@@ -1,0 +1,127 @@
+"""The plan chunk by chunk: what is enqueued, lost, cancelled or to be done again.
+
+A chunk that is planned and not marked as enqueued is to be put into its queue, by whoever sees it,
+under its generation; that is the whole agreement between those who do so at the same time.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from rqscan import clock
+from rqscan.states import ChunkState
+from rqscan.store.database import Database
+
+__all__ = ["BATCH", "Chunks", "PlannedChunk", "batches", "text"]
+
+BATCH = 1_000  # rows a statement or page: memory stays flat, and the gain of more is small
+
+
+class PlannedChunk(NamedTuple):
+    """A chunk as the plan has it."""
+
+    number: int
+    generation: int
+    state: str  # a ChunkState
+    is_enqueued: bool
+    observations: int
+    probes: int
+
+
+class Chunks:
+    """The chunks of the store's plans; every method is one transaction, or one a page or batch.
+
+    All of them raise StoreUnavailable when the database is away or refuses us.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = database.queries
+
+    def pages(self, scan_id: str) -> Iterator[list[PlannedChunk]]:
+        """Give a scan's chunks in order, a page at a time."""
+        for page in self._pages(self._queries.plan_page, scan_id):
+            yield [PlannedChunk(*row) for row in page]
+
+    def unenqueued(self, scan_id: str) -> Iterator[list[tuple[int, int]]]:
+        """Give the planned chunks that are not marked as enqueued: number and generation."""
+        return self._pages(self._queries.unenqueued, scan_id)
+
+    def mark_enqueued(self, scan_id: str, chunks: Iterable[int]) -> None:
+        """Note that these chunks are in the queue."""
+        at = text(clock.now())
+        self._change(self._queries.mark_enqueued, scan_id, chunks, enqueued_at=at)
+
+    def unfinished_scans(self) -> list[str]:
+        """Give the ids of the scans that have planned chunks."""
+        with self._database.transaction(read_only=True) as connection:
+            return [scan_id for (scan_id,) in self._queries.unfinished_scans(connection)]
+
+    def unenqueued_scans(self, before: datetime) -> list[str]:
+        """Give the scans asked for before a time whose chunks are not all marked as enqueued."""
+        with self._database.transaction(read_only=True) as connection:
+            found = self._queries.unenqueued_scans(connection, before=text(before))
+            return [scan_id for (scan_id,) in found]
+
+    def raise_generation(self, scan_id: str, lost: Sequence[PlannedChunk]) -> None:
+        """Plan lost chunks to be enqueued again, where nobody else has since they were read."""
+        for generation in sorted({chunk.generation for chunk in lost}):
+            numbers = [chunk.number for chunk in lost if chunk.generation == generation]
+            query = self._queries.raise_generation
+            self._change(query, scan_id, numbers, generation=generation)
+
+    def plan_again(self, scan_id: str, chunks: Iterable[int]) -> int:
+        """Plan chunks that have failed or were cancelled once more; tells how many were."""
+        return self._change(self._queries.plan_again, scan_id, chunks)
+
+    def cancel(self, scan_id: str, retried: Iterable[int]) -> int:
+        """Cancel what has not ended, and of what has failed those that were to be tried again.
+
+        Returns:
+            How many chunks it cancelled.
+        """
+        only = {"scan_id": scan_id, "finished_at": text(clock.now())}
+        with self._database.transaction() as connection:
+            count = int(self._queries.cancel_planned(connection, **only))
+            for batch in batches(retried):
+                numbers = self._database.dialect.numbers(batch)
+                count += self._queries.cancel_failed(connection, **only, chunks=numbers)
+        return count
+
+    def cancelled(self, scan_id: str) -> Iterator[list[PlannedChunk]]:
+        """Give the cancelled chunks, a page at a time."""
+        for page in self.pages(scan_id):
+            if found := [chunk for chunk in page if chunk.state == ChunkState.CANCELLED]:
+                yield found
+
+    def _pages(self, query: Any, scan_id: str) -> Iterator[list[Any]]:
+        after = -1
+        while True:
+            with self._database.transaction(read_only=True) as connection:
+                page = list(query(connection, scan_id=scan_id, after=after, page=BATCH))
+            if page:
+                yield page
+            if len(page) < BATCH:
+                return
+            after = page[-1][0]
+
+    def _change(self, query: Any, scan_id: str, chunks: Iterable[int], **values: Any) -> int:
+        count = 0
+        for batch in batches(chunks):
+            numbers = self._database.dialect.numbers(batch)
+            with self._database.transaction() as connection:
+                count += query(connection, scan_id=scan_id, chunks=numbers, **values)
+        return count
+
+
+def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut into lists of at most `BATCH`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def text(at: datetime) -> str:
+    """Write a time as both databases keep it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
