@@ -5,7 +5,8 @@ prints one JSON line; a failure is one line of text and an exit code: the chore 
 
 - store: tell the id of the store
 - compare: bring Redis in line with the plan, of all scans that have not ended
-- look: the same, of scans that were asked for a while ago and never wholly enqueued
+- look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
+  enqueued
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
   chunk, generation, attempt, worker and error of each
 """
@@ -53,9 +54,9 @@ def _store(settings: Settings, _: Any) -> dict[str, Any]:
         return {"store_id": Repository(database).store_id()}
 
 
-def _compare(settings: Settings, _: Any, *, only_unenqueued: bool = False) -> dict[str, Any]:
+def _compare(settings: Settings, asked_s: Any = None) -> dict[str, Any]:
     with connect(settings) as client:
-        done = compare.compare(settings, client, only_unenqueued=only_unenqueued)
+        done = compare.compare(settings, client, unenqueued_for_s=asked_s)
     return {"scans": done.scans, "enqueued": done.enqueued}
 
 
@@ -75,7 +76,7 @@ def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
 VERBS: dict[str, Callable[[Settings, Any], dict[str, Any]]] = {
     "store": _store,
     "compare": _compare,
-    "look": lambda settings, argument: _compare(settings, argument, only_unenqueued=True),
+    "look": _compare,
     "ended": _ended,
 }
 

@@ -40,7 +40,7 @@ class Errands:
         """Monotonic time at which `check` has something to do."""
         return min((until for _, until in self._children.values()), default=float("inf"))
 
-    def run(self, verb: str, then: Done = lambda _: None, argument: Any = None) -> None:
+    def run(self, verb: str, argument: Any = None, *, then: Done = lambda _: None) -> None:
         """Start an errand, unless one of its verb runs; `then` gets its answer, None on failure."""
         if verb in self._children:
             return

@@ -28,6 +28,10 @@ __all__ = ["Beat", "Registration"]
 OUTAGE_S = 1.2
 """Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
 
+UNMARKED_S = 60
+"""A scan asked for so long ago and not enqueued has no submitter at work any more; after an outage
+no submitter is waited for."""
+
 CLOCK_S = 1.0
 """A host's clock that is further off is warned of, once."""
 
@@ -37,6 +41,7 @@ class Beat(NamedTuple):
 
     role: str  # alone, sweeper, follower
     plan: str  # compare, look, or nothing
+    asked_s: float | None  # to look at scans that were asked for so long ago
     queues: list[str]  # for the sweeper to listen on
     taken: list[str]  # tokens of attempts whose jobs are others' now
 
@@ -148,7 +153,7 @@ class Registration:
             self.is_displaced = True
             return
         at, role, suspended, plan, store_id, protocol, queues, *taken = answer
-        self._is_first = False
+        is_first, self._is_first = self._is_first, False
         self.clockwork.answer(float(at))
         self._warn_of_clock()
         self.is_current = True
@@ -157,9 +162,10 @@ class Registration:
         if is_changed or self.is_suspended != bool(suspended):
             self.is_suspended = bool(suspended)
             self.renew()  # for all to see
+        asked_s = (0 if is_first else UNMARKED_S) if plan == b"look" else None
         names = [name.decode() for name in queues]
         self._after_beat(
-            Beat(role.decode(), plan.decode(), names, [token.decode() for token in taken])
+            Beat(role.decode(), plan.decode(), asked_s, names, [token.decode() for token in taken])
         )
 
     def _warn_of_clock(self) -> None:

@@ -160,7 +160,7 @@ class ScanWorker(Worker):
         self._command.check()
         self._errands.check()
         if self._handshake.is_due():
-            self._errands.run("store", self._on_store)
+            self._errands.run("store", then=self._on_store)
         if self._registration.is_current:
             self._bell.check()
             self._peek.check()
@@ -224,7 +224,7 @@ class ScanWorker(Worker):
         for token in beat.taken:
             self._attempts.drop(token)
         if beat.plan:
-            self._errands.run(beat.plan)
+            self._errands.run(beat.plan, beat.asked_s)
         if not self._bell.is_waiting:  # at first, or since something was refused
             self._claims.is_wanted = True
 

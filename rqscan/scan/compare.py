@@ -33,10 +33,6 @@ from rqscan.store.repository import Repository
 
 __all__ = ["Compared", "Comparison", "compare"]
 
-UNMARKED = timedelta(seconds=60)
-"""A scan asked for so long ago has no submitter at work any more."""
-
-
 ENDED = {"failed", "stopped", "canceled"}
 """RQ's words for jobs that run no more, where the store may not know it; one that has finished was
 recorded before Redis was told."""
@@ -55,7 +51,7 @@ def compare(
     client: redis.Redis,
     *,
     scan_id: str | None = None,
-    only_unenqueued: bool = False,
+    unenqueued_for_s: float | None = None,
 ) -> Compared:
     """Compare one scan, or all that have not ended, with Redis.
 
@@ -66,7 +62,7 @@ def compare(
         settings: say where the store is, and how the queues' jobs are kept.
         client: of the Redis to compare with.
         scan_id: the one scan.
-        only_unenqueued: only scans that were asked for a while ago and never wholly enqueued.
+        unenqueued_for_s: only scans that were asked for so long ago and never wholly enqueued.
 
     Raises:
         UsageError: there is no such scan.
@@ -76,8 +72,9 @@ def compare(
         comparison = Comparison(settings, client, database)
         if scan_id is not None:
             comparison.look_at(scan_id)
-        elif only_unenqueued:
-            for name in comparison.chunks.unenqueued_scans(clock.now() - UNMARKED):
+        elif unenqueued_for_s is not None:
+            asked_before = clock.now() - timedelta(seconds=unenqueued_for_s)
+            for name in comparison.chunks.unenqueued_scans(asked_before):
                 comparison.look_at(name)
         else:
             _compare_all(comparison, client)

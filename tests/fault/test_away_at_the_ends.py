@@ -1,5 +1,6 @@
 """Redis is away when a worker or scheduler starts, and when a worker stops."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ ALLOW = {"RQSCAN_ALLOW_FUNCTIONS": "time.sleep"}
 def client(redis_server):
     with redis_server.client() as found:
         yield found
+
+
+def presence(client, name):
+    raw = client.get(keys.record(name))
+    return json.loads(raw) if raw else {}
 
 
 @pytest.mark.parametrize("script", ["worker.py", "scheduler.py"])
@@ -85,6 +91,27 @@ def test_stock_rq_is_heard_without_a_bell(rig, client):
         wait_for(lambda job=job: job.get_status() == "finished", 30)
         assert not client.exists(keys.bell(name))
     assert worker.stop() == 0
+
+
+def test_a_worker_of_another_store_claims_nothing_and_says_both(rig, client):
+    scan = rig.json("scan", "127.0.0.1", "-p", "1", "--no-wait")["scan_id"]
+    here = client.hget(keys.STORE, "store_id").decode()
+    stranger = rig.worker(
+        "default", "--name", "stranger", RQSCAN_DATABASE_URL=f"sqlite:///{rig.folder}/other.db"
+    )
+    said = stranger.wait_for_event("mismatched")["reason"]
+    assert here in said
+    wait_for(lambda: presence(client, "stranger").get("state") == "mismatched", 30)
+    assert presence(client, "stranger")["mismatch"] == said
+    assert not client.exists(keys.SWEEPER)
+    assert client.llen(keys.queue("default")) == 1
+    good = rig.worker("default", "--name", "good")
+    good.wait_for_event("job_finished")
+    (shown,) = rig.json("scans")
+    assert (shown["scan_id"], shown["state"]) == (scan, "finished")
+    client.hset(keys.STORE, "store_id", presence(client, "stranger")["store_id"])  # it moved
+    wait_for(lambda: presence(client, "good")["state"] == "mismatched", 30)
+    wait_for(lambda: presence(client, "stranger")["state"] == "idle", 30)
 
 
 def test_a_worker_of_another_protocol_claims_nothing(rig, client):

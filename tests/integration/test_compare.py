@@ -82,7 +82,7 @@ def test_nothing_is_done_where_nothing_is_missing(settings, client):
     submitted(settings, client)
     before = waiting(client)
     assert compare(settings, client)[:2] == (1, 0)
-    assert compare(settings, client, only_unenqueued=True)[:2] == (0, 0)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (0, 0)
     assert waiting(client) == before == ["s1-0-1", "s1-1-1", "s1-2-1"]
 
 
@@ -223,11 +223,11 @@ def test_memory_stays_flat_however_large_the_scans_are(settings, client):
 def test_what_was_planned_without_redis_is_enqueued_as_it_is(settings, client):
     write_plan(a_plan(), settings=settings)
     write_plan(a_plan("fresh", 1, clock.now() - timedelta(seconds=30)), settings=settings)
-    assert compare(settings, client, only_unenqueued=True)[:2] == (1, 3)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (1, 3)
     assert waiting(client) == ["s1-0-1", "s1-1-1", "s1-2-1"]
     assert compare(settings, client)[:2] == (2, 1)
     assert "fresh-0-1" in waiting(client)
-    assert compare(settings, client, only_unenqueued=True)[:2] == (0, 0)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (0, 0)
 
 
 def test_a_submitter_that_died_is_finished_by_the_next(settings, client, chunks, worker, store):
@@ -248,7 +248,7 @@ def test_a_submitter_that_died_is_finished_by_the_next(settings, client, chunks,
 def test_the_marker_is_set_after_a_whole_comparison_only(settings, client, store):
     submitted(settings, client)
     compare(settings, client, scan_id="s1")
-    compare(settings, client, only_unenqueued=True)
+    compare(settings, client, unenqueued_for_s=60)
     assert not client.exists(keys.MARKER)
     compare(settings, client)
     run_id = client.info("server")["run_id"].encode()
@@ -295,7 +295,7 @@ def test_a_resume_that_died_half_way_is_finished_by_a_comparison(
     submitted(settings, client)
     cancel(settings, client, "s1")
     assert chunks.plan_again("s1", [0, 1]) == 2  # and then it died
-    assert compare(settings, client, only_unenqueued=True)[:2] == (1, 2)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (1, 2)
     assert counts(client) == Counts(3, 0, 0, 1)
     for job in worker.claim(5):
         finish(worker, store, job)
