@@ -10,9 +10,9 @@ import redis
 
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
-from rqscan.broker.queues import ScanQueue, declared
+from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
-from rqscan.scan.plan import Plan, plan_of
+from rqscan.scan.plan import Plan, plan_of, queue_settings
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
@@ -46,7 +46,7 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> bool:
         else:
             chunks = (plan.chunk(n) for n in list(repository.unenqueued(scan.scan_id)))
         with outage():
-            put = queue.enqueue_chunks(chunks, declared(settings, scan.queue))
+            put = queue.enqueue_chunks(chunks, queue_settings(scan, settings))
             while batch := list(islice(put, 1000)):
                 repository.mark_enqueued(scan.scan_id, batch)
     return is_new
