@@ -7,6 +7,7 @@ To add one, put a module here:
 3. above it ``@kind("name", params=Struct, probes_per_host=function of params)``; the first line
    of its docstring is what ``rqscan kinds`` shows.
 
-Ask ``run.may_dial(address)`` before the first packet, tell ``run.advance(n)`` as probes end.
+Ask ``run.may_dial(address)`` before the first packet, tell ``run.advance(n)`` as probes end. A kind
+that does may set ``stall_timeout_s``; ``retries`` takes the place of its queue's.
 Import from ``rqscan.scan.kinds``, ``rqscan.model`` and ``rqscan.probe``; no Redis, no database.
 """

@@ -109,6 +109,7 @@ class QueueSettings(Struct, frozen=True):
     concurrency: Count = 0  # most jobs of this queue running at once in the fleet; 0: no limit
     retries: Count = 0  # of a failed job
     retry_backoff_s: Seconds = 5  # before the first retry; doubles with each
+    retry_backoff_max_s: Seconds = 3600
     result_ttl_s: Count = 3600  # 0 keeps no result in Redis
     failure_ttl_s: Count = 604_800
 
@@ -130,7 +131,7 @@ class IdleSettings(Struct, frozen=True):
     for_s: Seconds = 5
 
 
-NOT_IN_FORCE = ("spool.", "idle.", ".retries", ".retry_backoff_s")
+NOT_IN_FORCE = ("spool.", "idle.")
 """Parts of names of settings that are read and checked, and do nothing in this version."""
 
 

@@ -13,6 +13,7 @@
      │   ├─ OutOfScopeError
      │   └─ RefusedPayloadError
      └─ FailedError                  1   asked for and not achieved: a held name, a failed scan
+         └─ FencedError              done too late, or for nobody: the store did not take it
 
 A message is one sentence that names what failed, the object, the value got and what to do; it
 never holds a password. `advice` is the one more line that the command line may print.
@@ -23,6 +24,7 @@ from typing import ClassVar
 __all__ = [
     "ConfigError",
     "FailedError",
+    "FencedError",
     "HomeUnavailable",
     "OutOfScopeError",
     "RedisUnavailable",
@@ -89,3 +91,7 @@ class RefusedPayloadError(RefusedError):
 
 class FailedError(RqscanError):
     """What was asked for was tried and did not come out."""
+
+
+class FencedError(FailedError):
+    """A chunk's rows were not taken: trying again changes nothing."""

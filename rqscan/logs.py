@@ -30,6 +30,8 @@ class Event(StrEnum):
     JOB_REFUSED = "job_refused"
     JOB_LOST = "job_lost"
     JOB_GIVEN_BACK = "job_given_back"
+    JOB_RETRIED = "job_retried"
+    JOB_STOPPED = "job_stopped"
     HORSE_DIED = "horse_died"
     WORKERS_LOST = "workers_lost"
     REDIS_LOST = "redis_lost"
@@ -54,10 +56,9 @@ class Event(StrEnum):
 
 
 _WARNINGS = {
-    Event.JOB_FAILED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED, Event.WORKERS_LOST,
-    Event.REDIS_LOST,
-    Event.REDIS_REFUSED, Event.MISMATCHED, Event.CLOCK_OFF, Event.ERRAND_FAILED,
-    Event.ENDS_UNREADABLE,
+    Event.JOB_FAILED, Event.JOB_RETRIED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED,
+    Event.WORKERS_LOST, Event.REDIS_LOST, Event.REDIS_REFUSED, Event.MISMATCHED,
+    Event.CLOCK_OFF, Event.ERRAND_FAILED, Event.ENDS_UNREADABLE,
     Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip

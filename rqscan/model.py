@@ -86,6 +86,8 @@ class Scan(Struct, frozen=True, kw_only=True):
     schedule: str | None = None  # name of the entry that asked for it
     due_at: datetime | None = None
     requested_at: datetime
+    result_ttl_s: int | None = None  # how long Redis keeps its jobs; None: as the queue has it
+    failure_ttl_s: int | None = None
 
 
 class Counts(Struct, frozen=True):

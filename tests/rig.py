@@ -38,6 +38,13 @@ class Rig:
         self._prefix: list[str] = []
         self._started: list[subprocess.Popen[bytes]] = []
 
+    def use_odd_kinds(self) -> None:
+        """Have the scan kinds of tests/odd_kinds instead of our own."""
+        self.env |= {
+            "RQSCAN_JOBS_PATH": str(ROOT / "tests/odd_kinds"),
+            "ODD_FOLDER": str(self.folder),
+        }
+
     def become_nobody(self) -> None:
         """Run what follows as an ordinary user, in folders of its own.
 

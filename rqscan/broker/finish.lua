@@ -1,11 +1,13 @@
--- End one attempt: its lease goes, and the job is finished, failed, or back in its queue.
+-- End one attempt: its lease goes, and the job is finished, failed, or waits for another attempt.
 -- KEYS 1 job, 2 queue, 3 started registry, 4 finished registry, 5 failed registry, 6 worker hash,
---      7 worker executions, 8 results, 9 bell, 10 counters
--- ARGV 1 id, 2 token, 3 disposition (finished, failed, lost, giveback, retry), 4 result ttl (s),
---      5 failure ttl (s), 6 seconds worked, 7 queue name, 8 max_lost, 9 observations, 10 probes,
---      11 refused (0, 1), 12 number of fields, then job fields, then fields of the result entry
--- Returns ok, dup (this attempt's end was recorded before), fenced (a later attempt holds the
--- job), gone (no such job).
+--      7 worker executions, 8 results, 9 bell, 10 counters, 11 scheduled registry
+-- ARGV 1 id, 2 token, 3 disposition (finished, failed, stopped, lost, giveback, retry),
+--      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 max_lost,
+--      9 observations, 10 probes, 11 refused (0, 1), 12 delay of a retry (s), 13 most failures that
+--      are tried again, 14 number of fields, then job fields, then fields of the result
+-- Returns what the job is now: finished, failed, stopped, queued (lost, given back) or scheduled
+--      (to be tried again), also if this attempt's end was recorded before; or
+--      fenced (a later attempt holds the job), gone (no such job).
 local id, token, how = ARGV[1], ARGV[2], ARGV[3]
 local pair = id .. ':' .. token
 redis.call('ZREM', KEYS[3], pair)
@@ -16,7 +18,7 @@ if redis.call('SCARD', KEYS[7]) == 0 then redis.call('HSET', KEYS[6], 'state', '
 local holder = redis.call('HGET', KEYS[1], 'rqscan_token')
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 -- A finish that reached a frozen server after our time-out is applied, then sent again.
-if holder == 'done:' .. token then return 'dup' end
+if holder == 'done:' .. token then return redis.call('HGET', KEYS[1], 'status') end
 if holder ~= token then
   redis.call('HINCRBY', KEYS[10], 'fenced', 1)
   return 'fenced'
@@ -24,42 +26,63 @@ end
 
 local s, us = now()
 local at = iso(s, us)
-local nfields = tonumber(ARGV[12])
+local nfields = tonumber(ARGV[14])
 redis.call('HSET', KEYS[1], 'rqscan_token', 'done:' .. token, 'last_heartbeat', at)
-if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 13, 12 + nfields)) end
-if how == 'lost' then
+if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 15, 14 + nfields)) end
+
+local function keep_result()
+  if #ARGV > 14 + nfields then
+    redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 15 + nfields))
+  end
+end
+
+if how == 'failed' then
+  -- A loss is no failure: it uses up no retry.
+  local failures = redis.call('HINCRBY', KEYS[1], 'rqscan_failures', 1)
+  if failures <= tonumber(ARGV[13]) then how = 'retry' end
+elseif how == 'lost' then
   redis.call('HINCRBY', KEYS[10], 'lost', 1)
   if redis.call('HINCRBY', KEYS[1], 'rqscan_lost', 1) >= tonumber(ARGV[8]) then how = 'failed'
   else redis.call('HINCRBY', KEYS[10], 'rescued', 1) end
 end
 
+-- A queue that was at its limit has a place again.
+if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
+local delay_s = tonumber(ARGV[12])
+if how == 'retry' then
+  redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)
+  redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])
+  keep_result()
+end
+if how == 'retry' and delay_s > 0 then
+  redis.call('HSET', KEYS[1], 'status', 'scheduled')
+  redis.call('ZADD', KEYS[11], s + us / 1e6 + delay_s, id)
+  return 'scheduled'
+end
 if how == 'lost' or how == 'giveback' or how == 'retry' then
   redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', at)
   redis.call(how == 'retry' and 'RPUSH' or 'LPUSH', KEYS[2], id)
   ring(KEYS[9])
-  return 'ok'
+  return 'queued'
 end
 
--- A queue that was at its limit has a place again.
-if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
-local ttl = tonumber(how == 'finished' and ARGV[4] or ARGV[5])
-redis.call('HINCRBY', KEYS[6], how == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
+local is_done = how == 'finished'
+local ttl = tonumber(is_done and ARGV[4] or ARGV[5])
+redis.call('HINCRBY', KEYS[6], is_done and 'successful_job_count' or 'failed_job_count', 1)
 redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])
 count(s, ARGV[7] .. ':out')
-if how == 'failed' then count(s, ARGV[7] .. ':failed') end
+if not is_done then count(s, ARGV[7] .. ':failed') end
 if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
 
-end_chunk(KEYS[1], at, how == 'finished' and 'done' or 'failed', ARGV[9], ARGV[10])
+end_chunk(KEYS[1], at, is_done and 'done' or 'failed', ARGV[9], ARGV[10])
 
 if ttl == 0 then
   redis.call('DEL', KEYS[1], KEYS[8])
-  return 'ok'
+  return how
 end
 redis.call('HSET', KEYS[1], 'status', how, 'ended_at', at)
-if #ARGV > 12 + nfields then
-  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 13 + nfields))
-end
-local registry = how == 'finished' and KEYS[4] or KEYS[5]
+keep_result()
+local registry = is_done and KEYS[4] or KEYS[5]
 if ttl > 0 then
   redis.call('ZADD', registry, s + ttl, id)
   redis.call('EXPIRE', KEYS[1], ttl)
@@ -67,4 +90,4 @@ if ttl > 0 then
 else
   redis.call('ZADD', registry, '+inf', id)
 end
-return 'ok'
+return how

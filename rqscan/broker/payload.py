@@ -5,6 +5,7 @@ pickle), it may name `RUN_CHUNK` or what the operator allowed, and nothing is im
 name has been checked. Redis and RQ are not needed here: work-horses use this module.
 """
 
+import re
 import zlib
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ __all__ = [
     "Call",
     "JsonSerializer",
     "check_name",
+    "chunk_of",
     "decode",
     "job_id",
 ]
@@ -102,3 +104,9 @@ def decode(data: bytes, allowed: Collection[str]) -> Call:
 def job_id(chunk: Chunk) -> str:
     """Name a chunk's job, so that enqueuing it again is seen."""
     return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"
+
+
+def chunk_of(job_id: str) -> tuple[str, int, int] | None:
+    """Give scan id, chunk number and generation of a chunk's job; None for any other job."""
+    found = re.fullmatch("(.+)-([0-9]{1,9})-([0-9]{1,9})", job_id)
+    return (found[1], int(found[2]), int(found[3])) if found else None

@@ -47,12 +47,28 @@ local function holds(key, name, ms)
   return true
 end
 
--- What a sweeper does for the queues that living workers serve: no bell stays lost.
+-- Put the jobs of a queue that are due, by Redis' clock, at its end.
+local function put_due(queue, f, at)
+  local scheduled = 'rq:scheduled:' .. queue
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', f, 'LIMIT', 0, 500)) do
+    local job = 'rq:job:' .. id
+    redis.call('ZREM', scheduled, id)
+    if redis.call('HGET', job, 'status') == 'scheduled' then
+      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
+      redis.call('RPUSH', 'rq:queue:' .. queue, id)
+      redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
+    end
+  end
+end
+
+-- What a sweeper does for the queues that living workers serve: what is due is put
+-- into them, and no bell stays lost.
 -- Returns the names of those that may run.
 local function tend(served, paused, suspended, s, f, at)
   local open = {}
   redis.call('ZREMRANGEBYSCORE', served, '-inf', f - 60)
   for _, queue in ipairs(redis.call('ZRANGE', served, 0, -1)) do
+    put_due(queue, f, at)
     if redis.call('SISMEMBER', paused, queue) == 0 and redis.call('EXISTS', suspended) == 0 then
       open[#open + 1] = queue
       if redis.call('EXISTS', 'rq:queue:' .. queue) == 1 then ring('rqscan:bell:' .. queue) end

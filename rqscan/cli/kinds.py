@@ -21,7 +21,13 @@ LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern
 def kinds(as_json: bool) -> None:
     """List the scan kinds with their parameters."""
     found: list[dict[str, Any]] = [
-        {"name": name, "description": kind.description, "parameters": _parameters(kind.params)}
+        {
+            "name": name,
+            "description": kind.description,
+            "stall_timeout_s": kind.stall_timeout_s or None,
+            "retries": kind.retries,
+            "parameters": _parameters(kind.params),
+        }
         for name, kind in load_kinds(settings().jobs.path).items()
     ]
     if as_json:
@@ -29,9 +35,16 @@ def kinds(as_json: bool) -> None:
         return
     rows: list[dict[str, Any]] = []
     for kind in found:
-        rows.append({"name": kind["name"], "about": kind["description"]})
+        limits = {name: kind[name] for name in ("stall_timeout_s", "retries")}
+        rows.append(
+            {"name": kind["name"], "constraint": _limits(limits), "about": kind["description"]}
+        )
         rows += [p | {"name": f"  {p['name']}"} for p in kind["parameters"]]
     print_table(["name", "type", "default", "unit", "constraint", "about"], rows)
+
+
+def _limits(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
 
 
 def _parameters(params: type[Any]) -> list[dict[str, Any]]:

@@ -49,6 +49,10 @@ def _split(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
 @click.option("--name", default="adhoc", show_default=True, help="Groups scans to be compared.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the end.")
 @click.option("--skip-out-of-scope", is_flag=True, help="Leave out what the scope refuses.")
+@click.option("--result-ttl", "result_ttl_s", type=click.IntRange(0, 10**9), metavar="S",
+              help="Seconds that Redis keeps finished jobs; 0 keeps none.")  # fmt: skip
+@click.option("--failure-ttl", "failure_ttl_s", type=click.IntRange(0, 10**9), metavar="S",
+              help="Seconds that Redis keeps failed jobs; 0 keeps none.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Plan only: count probes and chunks, send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def scan(

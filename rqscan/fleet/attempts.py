@@ -1,24 +1,35 @@
 """Attempts: the jobs that run on this worker, each from its claim until Redis has taken its end.
 
 claimed → a spare work-horse → outcome, or the horse's death → ledger. Whatever happens to a horse,
-its job has exactly one end here: its result, its time-out, a loss, or the way back to its queue.
+its job has exactly one end here: its result, a limit passed, an operator's stop, a loss, or the way
+back to its queue.
 """
 
 import selectors
 import time
+from collections.abc import Callable
+from functools import partial
+
+from msgspec import structs
 
 from rqscan.config import Settings
 from rqscan.errors import FailedError
 from rqscan.fleet import outcomes
-from rqscan.fleet.horses import GIVEN_BACK, Horse, Stable
+from rqscan.fleet.horse_handle import Horse
+from rqscan.fleet.horses import GIVEN_BACK, Stable
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.presence import JobReport
+from rqscan.fleet.stacks import Stacks
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 
 __all__ = ["Attempts"]
 
 TIMED_OUT = "timed out"
+STALLED = "stalled"
+STOPPED = "stopped"
+
+NO_STACKS = "(the process did not answer)\n"
 
 
 class Attempts:
@@ -36,7 +47,8 @@ class Attempts:
     ) -> None:
         self._max_lost = settings.worker.max_lost
         self._ledger = ledger
-        self.stable = Stable(settings, size, selector, self._on_end)
+        self._stacks = Stacks()
+        self.stable = Stable(settings, size, selector, self._on_end, self._stacks.fd)
         self.is_refusing = False  # what is claimed goes back at once
 
     @property
@@ -58,7 +70,7 @@ class Attempts:
     @property
     def deadline(self) -> float:
         """Monotonic time at which `enforce_limits` has something to do."""
-        return min((h.deadline for h in self.running if not h.kill_reason), default=float("inf"))
+        return min([self._stacks.deadline, *(horse.deadline for horse in self.running)])
 
     def start(self, assignment: Assignment) -> None:
         """Run a job that was claimed, or give it back if that is impossible by now."""
@@ -70,22 +82,60 @@ class Attempts:
             attempt=assignment.attempt)  # fmt: skip
 
     def enforce_limits(self) -> None:
-        """Stop each job that has run for as long as it may."""
+        """Stop each job that has run for as long as it may, or has stalled for so long."""
+        self._stacks.turn()
         now = time.monotonic()
         for horse in self.running:
-            if not horse.kill_reason and now >= horse.deadline:
-                self.stable.kill(horse, TIMED_OUT)
+            if now < horse.deadline:
+                continue
+            if horse.kill_reason:
+                horse.kill()
+            elif now >= horse.hard_deadline:
+                horse.end(TIMED_OUT)
+            elif not horse.is_examined:
+                horse.is_examined = True
+                self._stacks.ask(horse.pid, partial(self._on_stalled, horse, horse.began))
+
+    def stop_job(self, job_id: str) -> bool:
+        """Stop a job for good, as an operator asks; False if it does not run here."""
+        found = [h for h in self.running if h.assignment and h.assignment.job_id == job_id]
+        for horse in found:
+            if not horse.kill_reason:
+                horse.end(STOPPED)
+        return bool(found)
+
+    def dump_stacks(
+        self, then: Callable[[dict[str, str]], None], job_id: str | None = None
+    ) -> None:
+        """Have `then` called with the stacks of one running job, or of all, by job id.
+
+        It is called before this returns if there is no such job.
+        """
+        asked = {h.assignment.job_id: h.pid for h in self.running if h.assignment}
+        if job_id is not None:
+            asked = {job_id: asked[job_id]} if job_id in asked else {}
+        stacks: dict[str, str] = {}
+
+        def answer(job_id: str, text: str) -> None:
+            stacks[job_id] = text or NO_STACKS
+            if len(stacks) == len(asked):
+                then(stacks)
+
+        for each, pid in asked.items():
+            self._stacks.ask(pid, partial(answer, each))
+        if not asked:
+            then(stacks)
 
     def give_back(self) -> None:
         """Stop all jobs and give them back to their queues."""
         for horse in self.running:
             if not horse.kill_reason:
-                self.stable.kill(horse, GIVEN_BACK)
+                horse.kill(GIVEN_BACK)
 
     def drop(self, token: str) -> None:
         """Stop an attempt whose job is no longer ours."""
         if horse := self.stable.running.get(token):
-            self.stable.kill(horse, GIVEN_BACK)
+            horse.kill(GIVEN_BACK)
 
     def reports(self) -> list[JobReport]:
         """Describe what runs, for the fleet to see."""
@@ -102,16 +152,33 @@ class Attempts:
             if horse.assignment
         ]
 
+    def _on_stalled(self, horse: Horse, began: float, stacks: str) -> None:
+        horse.is_examined = False
+        if horse.began != began or horse.kill_reason or time.monotonic() < horse.stall_deadline:
+            return  # it has ended, or moved, while it was asked
+        horse.stacks = f"stacks when it was stopped:\n{stacks or NO_STACKS}\n"
+        horse.end(STALLED)
+
     def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
-        self._ledger.add(assignment, outcome or self._outcome_of_death(horse, assignment))
+        # A job that took our SIGTERM for a failure of its own was stopped all the same.
+        was_ended = horse.kill_reason in {TIMED_OUT, STALLED, STOPPED}
+        if outcome is None or (was_ended and outcome.disposition != "finished"):
+            outcome = self._outcome_of_death(horse, assignment)
+        self._ledger.add(assignment, outcome)
 
     def _outcome_of_death(self, horse: Horse, assignment: Assignment) -> Outcome:
+        worked_s = time.monotonic() - horse.began
         if horse.kill_reason == GIVEN_BACK:
             return Outcome(disposition="giveback")
-        worked_s = time.monotonic() - horse.began
-        if horse.kill_reason == TIMED_OUT:
-            limit = FailedError(f"stopped at its hard limit of {assignment.timeout_s} s")
-            return outcomes.failure(assignment, limit, worked_s)
-        how = horse.describe_death()
-        log(Event.HORSE_DIED, job=assignment.job_id, how=how)
-        return outcomes.lost(assignment, how, worked_s, self._max_lost)
+        if horse.kill_reason is None:
+            how = horse.describe_death()
+            log(Event.HORSE_DIED, job=assignment.job_id, how=how)
+            return outcomes.lost(assignment, how, worked_s, self._max_lost)
+        why = {
+            TIMED_OUT: f"stopped at its hard limit of {assignment.timeout_s} s",
+            STALLED: f"no progress for {horse.terms.stall_timeout_s:g} s",
+            STOPPED: "stopped by an operator",
+        }[horse.kill_reason]
+        end = outcomes.failure(assignment, FailedError(why), worked_s, horse.stacks)
+        how = "stopped" if horse.kill_reason == STOPPED else "failed"
+        return structs.replace(end, disposition=how, is_recorded=False)

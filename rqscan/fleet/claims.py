@@ -126,6 +126,10 @@ class Claims:
             soft_timeout_s=settings.soft_timeout_s,
             result_ttl_s=_seconds(job.get(b"result_ttl"), settings.result_ttl_s),
             failure_ttl_s=_seconds(job.get(b"failure_ttl"), settings.failure_ttl_s),
+            failures=max(0, _seconds(job.get(b"rqscan_failures"), 0)),
+            retries=settings.retries,
+            retry_backoff_s=settings.retry_backoff_s,
+            retry_backoff_max_s=settings.retry_backoff_max_s,
         )
 
 

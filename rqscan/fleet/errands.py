@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from rqscan.config import Settings
-from rqscan.fleet.template import kill_group
 from rqscan.logs import Event, log
+from rqscan.process import kill_group
 
 __all__ = ["Errands"]
 

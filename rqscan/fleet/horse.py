@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from msgspec import structs
 from setproctitle import setproctitle
 
 from rqscan import clock
@@ -20,18 +21,14 @@ from rqscan.broker.payload import RUN_CHUNK, decode
 from rqscan.config import Settings
 from rqscan.fleet import wire
 from rqscan.fleet.outcomes import failure, success
-from rqscan.fleet.wire import Assignment, Outcome, Report
-from rqscan.process import die_with
+from rqscan.fleet.retries import will_retry
+from rqscan.fleet.soft_limit import soft_limit
+from rqscan.fleet.wire import REPORT_S, Assignment, Outcome, Report, Terms
+from rqscan.process import adopt_orphans, die_with, has_children
 from rqscan.scan.execute import Attempt, Runner
+from rqscan.scan.kinds import Kind
 
 __all__ = ["main", "prepare"]
-
-REPORT_S = 1.0
-"""Shortest time between two reports of progress."""
-
-
-class SoftTimeout(BaseException):
-    """The soft limit has passed; no `except Exception` in a kind may swallow it."""
 
 
 def prepare(settings: Settings) -> Runner:
@@ -49,6 +46,7 @@ def prepare(settings: Settings) -> Runner:
 def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Runner) -> None:
     """Run jobs from `sock` until there are no more, then exit; never returns."""
     die_with(template_pid, signal.SIGKILL)
+    adopt_orphans()  # what a job has started is ours until we end, and the template's then
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if limit := settings.worker.memory_limit_bytes:
@@ -57,35 +55,49 @@ def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Run
     while left and (assignment := wire.receive(sock)):
         setproctitle(f"rqscan horse {assignment.job_id}")
         outcome = run(assignment, settings, runner, sock)
-        wire.send(sock, outcome)
-        if outcome.disposition != "finished":  # a failure may have left anything behind
-            break
         left -= 1
+        # A failure may have left anything behind, and what runs on belongs to its job alone.
+        if not left or outcome.disposition != "finished" or has_children():
+            wire.send(sock, outcome)
+            break
+        wire.send(sock, structs.replace(outcome, is_going_on=True))
     runner.close()  # a database counts clients that went without a word
-    os._exit(0)
+    os._exit(has_children())  # 0 tells the template that nothing is left to end
 
 
 def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket.socket) -> Outcome:
     """Run one job and say how it ended; whatever the job does, this returns."""
     clock.correct(assignment.clock_offset_s)
     began = time.monotonic()
-    _set_soft_timeout(assignment.soft_timeout_s)
+
+    def announce(kind: Kind) -> None:
+        nonlocal assignment
+        if kind.stall_timeout_s or kind.retries is not None:
+            terms = Terms(stall_timeout_s=kind.stall_timeout_s, retries=kind.retries)
+            assignment = terms.apply(assignment)
+            wire.send(sock, terms)
+
     try:
         call = decode(assignment.data, settings.worker.allow_functions)
         if call.function == RUN_CHUNK:
             attempt = Attempt(
-                assignment.attempt, assignment.worker, _reporter(sock), assignment.job_id
+                number=assignment.attempt,
+                worker=assignment.worker,
+                report=_reporter(sock),
+                job_id=assignment.job_id,
+                announce=announce,
+                limit=soft_limit(assignment.soft_timeout_s),
+                will_retry=lambda error: will_retry(assignment, error),
             )
             counts = runner.run(call.kwargs, attempt)
             return success(assignment, counts, time.monotonic() - began)
         horse_rq = importlib.import_module("rqscan.fleet.horse_rq")
-        outcome: Outcome = horse_rq.run(assignment, settings, began)
+        with soft_limit(assignment.soft_timeout_s):
+            outcome: Outcome = horse_rq.run(assignment, settings, began)
     except BaseException as e:  # noqa: BLE001 - a job may raise anything; its record is the answer
         return failure(assignment, e, time.monotonic() - began)
     else:
         return outcome
-    finally:
-        _set_soft_timeout(0)
 
 
 def _reporter(sock: socket.socket) -> Callable[[float], None]:
@@ -98,11 +110,3 @@ def _reporter(sock: socket.socket) -> Callable[[float], None]:
             wire.send(sock, Report(progress))
 
     return report
-
-
-def _set_soft_timeout(seconds: float) -> None:
-    def expire(_signum: int, _frame: object) -> None:
-        raise SoftTimeout(f"the job ran longer than its soft limit of {seconds:g} s")
-
-    signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -20,10 +20,12 @@ import msgspec
 
 from rqscan.config import Settings
 from rqscan.fleet import wire
-from rqscan.fleet.template import NEWS, kill_group
-from rqscan.fleet.wire import Assignment, Frames, Outcome, Report
+from rqscan.fleet.horse_handle import Horse
+from rqscan.fleet.template import NEWS
+from rqscan.fleet.wire import Assignment, Outcome, Report, Terms
+from rqscan.process import kill_group
 
-__all__ = ["GIVEN_BACK", "Horse", "Stable"]
+__all__ = ["GIVEN_BACK", "Stable"]
 
 SEND_S = 1.0
 """Longest wait for a horse to take its job; a payload that fits the socket takes none."""
@@ -35,43 +37,13 @@ GIVEN_BACK = "given back"
 """Reason to end a horse: its job goes back to its queue, and no loss is counted."""
 
 
-class Horse:
-    """One work-horse."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.frames = Frames()
-        self.pid = 0  # 0 until the template has told it
-        self.status: int | None = None  # wait status once dead
-        self.is_closed = False
-        self.assignment: Assignment | None = None
-        self.began = 0.0
-        self.jobs = 0
-        self.progress: float | None = None
-        self.kill_reason: str | None = None  # why we ended it: its job is then not lost
-
-    @property
-    def deadline(self) -> float:
-        """Monotonic time at which its job is past the hard limit."""
-        limit_s = self.assignment.timeout_s if self.assignment else 0
-        return self.began + limit_s if limit_s > 0 else float("inf")  # RQ: -1 is no limit
-
-    def describe_death(self) -> str:
-        """Say in words how it died."""
-        status = self.status or 0
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            names = {known.value: known.name for known in signal.Signals}
-            return f"work-horse {self.pid} was killed by {names.get(number, f'signal {number}')}"
-        return f"work-horse {self.pid} exited with {os.waitstatus_to_exitcode(status)}"
-
-
 class Stable:
     """All horses of one worker, and the template process that they are forked from.
 
     Args:
         on_end: called with the horse, its assignment and the outcome; no outcome means that the
             horse died without one.
+        stacks_fd: the file that horses write their stacks to.
     """
 
     def __init__(
@@ -80,9 +52,10 @@ class Stable:
         size: int,
         selector: selectors.BaseSelector,
         on_end: Callable[[Horse, Assignment, Outcome | None], None],
+        stacks_fd: int,
     ) -> None:
         self._settings, self._size, self._selector, self._on_end = settings, size, selector, on_end
-        self._max_jobs = settings.worker.max_jobs_per_horse
+        self._stacks_fd = stacks_fd
         self._spares: deque[Horse] = deque()
         self._unnamed: deque[Horse] = deque()  # asked for, pid not told yet
         self._by_pid: dict[int, Horse] = {}
@@ -108,8 +81,14 @@ class Stable:
             memory.write(msgspec.msgpack.encode(self._settings))
             memory.seek(0)
             self._template = subprocess.Popen(
-                [sys.executable, "-m", "rqscan.fleet.template", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [
+                    sys.executable,
+                    "-m",
+                    "rqscan.fleet.template",
+                    str(theirs.fileno()),
+                    str(self._stacks_fd),
+                ],
+                pass_fds=[theirs.fileno(), self._stacks_fd],
                 stdin=memory,
                 start_new_session=True,
             )
@@ -154,20 +133,14 @@ class Stable:
     def run(self, assignment: Assignment) -> None:
         """Give a job to a spare horse."""
         horse = self._spares.popleft()
-        horse.assignment, horse.began, horse.progress = assignment, time.monotonic(), None
-        horse.kill_reason = None
+        horse.take(assignment)
         self.running[assignment.token] = horse
         horse.sock.settimeout(SEND_S)  # an idle horse reads at once
         try:
             wire.send(horse.sock, assignment)
         except OSError:  # dead, or frozen with half a message: it is of no use any more
-            self.kill(horse, GIVEN_BACK)
+            horse.kill(GIVEN_BACK)
         horse.sock.settimeout(0)
-
-    def kill(self, horse: Horse, reason: str) -> None:
-        """End a horse and all that it started; its job ends with `reason`, it is not lost."""
-        horse.kill_reason = horse.kill_reason or reason
-        kill_group(horse.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End the template and every horse, and wait until the template is gone."""
@@ -176,6 +149,8 @@ class Stable:
             self._control.close()
             self._control = None
             self._template.wait()
+        for horse in [*self._by_pid.values(), *self._unnamed]:
+            self._close(horse)
 
     def _on_news(self) -> None:
         assert self._control is not None
@@ -195,7 +170,7 @@ class Stable:
                 self._gone(self._unnamed.popleft(), 0, GIVEN_BACK)
             elif status == -1:
                 horse = self._unnamed.popleft()
-                horse.pid = pid
+                horse.is_born(pid)
                 self._by_pid[pid] = horse
                 if horse.kill_reason:
                     kill_group(pid, signal.SIGKILL)
@@ -250,7 +225,9 @@ class Stable:
     def _take(self, horse: Horse, data: bytes) -> None:
         for message in horse.frames.feed(data):
             if isinstance(message, Report):
-                horse.progress = message.progress
+                horse.move(message.progress)
+            elif isinstance(message, Terms):
+                horse.agree(message)
             else:
                 self._end(horse, message)
 
@@ -259,9 +236,7 @@ class Stable:
         if assignment is None:
             return
         del self.running[assignment.token]
-        horse.jobs += 1
         is_well = horse.status is None and not horse.kill_reason and not horse.is_closed
-        is_reusable = is_well and outcome is not None and outcome.disposition == "finished"
-        if is_reusable and (self._max_jobs == 0 or horse.jobs < self._max_jobs):
+        if is_well and outcome is not None and outcome.is_going_on:
             self._spares.append(horse)
         self._on_end(horse, assignment, outcome)

@@ -1,12 +1,13 @@
 """Ledger: how attempts ended, kept until Redis has said that it knows.
 
 An end is sent with the next packet; however long Redis is away or refuses it, it is sent again
-after each beat. The finish script takes it once (`ok`), sees it again (`dup`), or refuses it
-because a later attempt has the job (`fenced`).
+after each beat. The finish script takes it once, and answers what became of the job each time; or
+it refuses it because a later attempt has the job (`fenced`).
 """
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,23 @@ from msgspec import msgpack
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
+from rqscan.broker.payload import chunk_of
 from rqscan.fleet.presence import flat
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 
 __all__ = ["Ledger"]
 
+Unrecorded = Callable[[str, int, int, int, str, str], None]
+"""Takes scan id, chunk, generation, attempt, worker, and error."""
+
 _EVENTS = {
     "finished": Event.JOB_FINISHED,
     "failed": Event.JOB_FAILED,
+    "stopped": Event.JOB_STOPPED,
     "giveback": Event.JOB_GIVEN_BACK,
     "lost": Event.JOB_LOST,
+    "retry": Event.JOB_RETRIED,
 }
 
 
@@ -35,10 +42,14 @@ class Ledger:
     Args:
         name: of the worker.
         max_lost: deaths of a job's own horse from which it is failed as poison.
+        on_unrecorded: called for each chunk that has failed for good and whose horse did not live
+            to record that.
     """
 
-    def __init__(self, name: str, max_lost: int) -> None:
-        self._name, self._max_lost = name, max_lost
+    def __init__(
+        self, name: str, max_lost: int, on_unrecorded: Unrecorded = lambda *_: None
+    ) -> None:
+        self._name, self._max_lost, self._on_unrecorded = name, max_lost, on_unrecorded
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
         self._unsent: dict[str, None] = {}  # tokens, in order
         self._kept: dict[Path, set[str]] = {}  # files of ends, with the tokens that are still in
@@ -109,10 +120,12 @@ class Ledger:
         states = [keys.registry(state, queue) for state in ("wip", "finished", "failed")]
         own = [keys.job(job), keys.queue(queue), *states, keys.worker(self._name)]
         own += [keys.executions_of(self._name), keys.results(job), keys.bell(queue), keys.COUNTERS]
+        own += [keys.registry("scheduled", queue)]
         link.send(
             "EVALSHA", scripts.FINISH.sha, len(own), *own, job, token, end.disposition,
             end.result_ttl_s, end.failure_ttl_s, f"{end.worked_s:.6f}", queue, self._max_lost,
             end.observations, end.probes, int(end.is_refused),
+            f"{end.retry_delay_s:.3f}", end.retries,
             2 * len(end.fields), *flat(end.fields), *flat(end.result),
             then=lambda answer: self._on_recorded(token, answer),
         )  # fmt: skip
@@ -125,12 +138,26 @@ class Ledger:
             return
         assignment, end = self._ends.pop(token)
         self._forget(token)
-        self.done += end.disposition == "finished"
-        self.failed += end.disposition == "failed"
-        event = Event.JOB_REFUSED if end.is_refused else _EVENTS[end.disposition]
-        facts = {"job": assignment.job_id, "queue": assignment.queue}
+        became, how = answer.decode(), end.disposition
+        has_failed = became in {"failed", "stopped"}
+        self.done += became == "finished"
+        self.failed += has_failed
+        facts: dict[str, Any] = {"job": assignment.job_id, "queue": assignment.queue}
         if end.error:
             facts["error"] = end.error
-        if answer in {b"fenced", b"gone"}:
-            facts["not_recorded"] = answer.decode()
-        log(event, **facts, worked_s=round(end.worked_s, 3))
+        if became in {"fenced", "gone"}:
+            facts["not_recorded"] = became
+        elif how == "failed" and not has_failed:
+            how = "retry"
+            facts |= {
+                "failures": assignment.failures + 1,
+                "again_in_s": round(end.retry_delay_s, 3),
+            }
+        log(Event.JOB_REFUSED if end.is_refused else _EVENTS[how], **facts,
+            worked_s=round(end.worked_s, 3))  # fmt: skip
+        if has_failed and how == "lost":
+            log(Event.JOB_FAILED, **facts | {"error": end.poison})
+        chunk = chunk_of(assignment.job_id) if assignment.kind else None
+        if chunk and has_failed and not end.is_recorded:
+            error = end.poison or end.error
+            self._on_unrecorded(*chunk, assignment.attempt, assignment.worker, error)

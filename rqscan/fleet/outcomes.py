@@ -10,6 +10,7 @@ from msgspec import structs
 
 from rqscan import clock
 from rqscan.errors import FailedError, RefusedError
+from rqscan.fleet import retries
 from rqscan.fleet.wire import Assignment, Outcome
 
 __all__ = ["failure", "lost", "success"]
@@ -29,14 +30,21 @@ def success(assignment: Assignment, value: Any, worked_s: float) -> Outcome:
     )
 
 
-def failure(assignment: Assignment, error: BaseException, worked_s: float) -> Outcome:
-    """Describe a failed job: RQ's result entry and job field with the traceback."""
-    text = "".join(traceback.format_exception(error))
+def failure(
+    assignment: Assignment, error: BaseException, worked_s: float, stacks: str = ""
+) -> Outcome:
+    """Describe a failed job: RQ's result entry and job field with the traceback.
+
+    `stacks` is what a job was doing that had to be stopped; the error stays the last line.
+    """
+    text = stacks + "".join(traceback.format_exception(error))
     packed = zlib.compress(text.encode(errors="backslashreplace"))
     return Outcome(
         disposition="failed",
         worked_s=worked_s,
         failure_ttl_s=assignment.failure_ttl_s,
+        retries=retries.most(assignment, error),
+        retry_delay_s=retries.delay_s(assignment),
         is_refused=isinstance(error, RefusedError),
         error=_last_line(error),
         fields={"exc_info": packed},
@@ -47,7 +55,8 @@ def failure(assignment: Assignment, error: BaseException, worked_s: float) -> Ou
 def lost(assignment: Assignment, how: str, worked_s: float, max_lost: int) -> Outcome:
     """Describe a job whose horse died; the script counts, and fails it at the death `max_lost`."""
     poison = FailedError(f"{how}; the job's own horse died {max_lost} times")
-    return structs.replace(failure(assignment, poison, worked_s), disposition="lost", error=how)
+    end = failure(assignment, poison, worked_s)
+    return structs.replace(end, disposition="lost", error=how, poison=end.error, is_recorded=False)
 
 
 def _last_line(error: BaseException) -> str:

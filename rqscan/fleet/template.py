@@ -1,13 +1,14 @@
 """The template process: small, loaded once, forked into a work-horse for every job.
 
-It is started by exec (``python -m rqscan.fleet.template FD``, the settings on stdin), holds no
-thread and no connection, and never imports RQ or Redis: a fork costs what the process weighs. Over
-its control socket comes one socket per horse wanted; back go (pid, -1) for each fork, (0, 0) for
-one that failed, and (pid, wait status) for each death. When the worker's end closes, every horse's
-group is killed.
+It is started by exec (``python -m rqscan.fleet.template CONTROL STACKS``, two descriptors, and the
+settings on stdin), holds no thread and no connection, and never imports RQ or Redis: a fork costs
+what the process weighs. Over its control socket comes one socket per horse wanted; back go (pid,
+-1) for each fork, (0, 0) for one that failed, and (pid, wait status) for each death. When the
+worker's end closes, every horse and all that it started is killed.
 """
 
 import contextlib
+import faulthandler
 import gc
 import os
 import select
@@ -15,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import NoReturn
 
 import msgspec
@@ -22,6 +24,9 @@ from setproctitle import setproctitle
 
 from rqscan.config import Settings
 from rqscan.fleet import horse
+from rqscan.fleet.horse_handle import STOP_GRACE_S
+from rqscan.fleet.stacks import DUMP_SIGNAL
+from rqscan.process import adopt_orphans, children, kill_group
 from rqscan.scan.execute import Runner
 
 __all__ = ["NEWS", "main"]
@@ -29,9 +34,15 @@ __all__ = ["NEWS", "main"]
 NEWS = struct.Struct("ii")
 """What the template tells: pid (0: no fork), and wait status or -1 for a fork."""
 
+END_S = 2
+"""Longest wait for killed processes to be gone: one may hang in the kernel."""
 
-def main(control_fd: int) -> None:
+
+def main(control_fd: int, stacks_fd: int) -> None:
     """Serve a worker until it goes away."""
+    os.set_inheritable(stacks_fd, False)  # noqa: FBT003 - its one argument
+    faulthandler.register(DUMP_SIGNAL, file=stacks_fd, all_threads=True)  # for the horses
+    adopt_orphans()
     control = socket.socket(fileno=control_fd)
     settings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Settings)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - settings hold secrets: no job reads them
@@ -50,23 +61,23 @@ def main(control_fd: int) -> None:
     # A worker killed with unread news gives an error instead of the end of the stream.
     with contextlib.suppress(OSError):
         _serve(control, woken, settings, runner, horses)
-    for pid in horses:
-        kill_group(pid, signal.SIGKILL)
+    _end_all(horses)
     os._exit(0)
 
 
 def _serve(
     control: socket.socket, woken: int, settings: Settings, runner: Runner, horses: set[int]
 ) -> None:
+    orphans = _Orphans(horses)
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(woken, select.POLLIN)
     while True:
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(orphans.wait_ms()):
             if fd == woken:
                 with contextlib.suppress(BlockingIOError):
                     os.read(woken, 4096)
-                _bury(control, horses)
+                _bury(control, horses, orphans)
                 continue
             wish, fds, *_ = socket.recv_fds(control, 16, 1, socket.MSG_CMSG_CLOEXEC)
             if not wish:
@@ -85,6 +96,7 @@ def _serve(
             os.close(fds[0])
             horses.add(pid)
             control.send(NEWS.pack(pid, -1))
+        orphans.end()
 
 
 def _become_horse(
@@ -100,22 +112,72 @@ def _become_horse(
         os._exit(1)
 
 
-def _bury(control: socket.socket, horses: set[int]) -> None:
-    while horses:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if not pid:
+def _bury(control: socket.socket, horses: set[int], orphans: "_Orphans") -> None:
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = found
+            if pid in horses:
+                horses.discard(pid)
+                orphans.are_left_by(pid, status)
+                control.send(NEWS.pack(pid, status))
+            else:
+                orphans.are_due = True  # it may have left some of its own
+
+
+class _Orphans:
+    """What the jobs of dead horses had started: all our children that are no horses.
+
+    A living horse adopts what its job leaves behind, so they belong to nobody. They die with their
+    horse, and have the same grace as it where it was asked to stop.
+    """
+
+    def __init__(self, horses: set[int]) -> None:
+        self._horses = horses
+        self._asked: set[int] = set()
+        self._kill_at = 0.0  # monotonic
+        self.are_due = False
+
+    def are_left_by(self, pid: int, status: int) -> None:
+        """Note how a horse died; one that exits with 0 has said that it leaves nothing."""
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
+            self._kill_at = time.monotonic() + STOP_GRACE_S
+        elif status:
+            kill_group(pid, signal.SIGKILL)
+        self.are_due = self.are_due or status != 0
+
+    def wait_ms(self) -> float | None:
+        """Give how long to wait until some must be killed."""
+        return max(0.0, self._kill_at - time.monotonic()) * 1000 if self._asked else None
+
+    def end(self) -> None:
+        """End those that are there; each that dies wakes us again."""
+        is_late = time.monotonic() >= self._kill_at
+        if not self.are_due and not (self._asked and is_late):
             return
-        kill_group(pid, signal.SIGKILL)  # what the job started ends with it
-        horses.discard(pid)
-        control.send(NEWS.pack(pid, status))
+        self.are_due = False
+        left = {pid for pid in children() if pid not in self._horses}
+        for pid in left if is_late else left - self._asked:
+            _signal(pid, signal.SIGKILL if is_late else signal.SIGTERM)
+        self._asked = set() if is_late else left
 
 
-def kill_group(pid: int, signum: int) -> None:
-    """Signal a horse and all that it started; a group that is gone, or not known yet, is fine."""
-    if pid:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signum)
+def _end_all(horses: set[int]) -> None:
+    """Kill every horse and what it started, down to what only shows when its parent is dead."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(END_S)
+    for pid in horses:
+        kill_group(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in children():
+                _signal(pid, signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def _signal(pid: int, signum: int) -> None:
+    with contextlib.suppress(PermissionError):  # it has become another user
+        os.kill(pid, signum)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -9,11 +9,24 @@ import struct
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-__all__ = ["Assignment", "Frames", "Message", "Outcome", "Report", "receive", "send"]
+__all__ = [
+    "REPORT_S",
+    "Assignment",
+    "Frames",
+    "Message",
+    "Outcome",
+    "Report",
+    "Terms",
+    "receive",
+    "send",
+]
 
 LENGTH = struct.Struct(">I")
+
+REPORT_S = 1.0
+"""Shortest time between two reports of progress: what is not told yet is not older."""
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
@@ -31,6 +44,10 @@ class Assignment(Struct, frozen=True, kw_only=True):
     soft_timeout_s: int = 0  # 0: none
     result_ttl_s: int
     failure_ttl_s: int
+    failures: int = 0  # of the job before this attempt
+    retries: int = 0  # how many failures are tried again
+    retry_backoff_s: float = 0
+    retry_backoff_max_s: float = 0
 
 
 class Report(Struct, frozen=True, tag=True):
@@ -39,22 +56,40 @@ class Report(Struct, frozen=True, tag=True):
     progress: float
 
 
+class Terms(Struct, frozen=True, kw_only=True, tag=True):
+    """What the kind of a job that has begun asks for, where that is not the queue's."""
+
+    stall_timeout_s: float = 0  # without progress for so long it is stopped; 0: never
+    retries: int | None = None
+
+    def apply(self, assignment: Assignment) -> Assignment:
+        """Give the assignment with the kind's retries in place of the queue's."""
+        if self.retries is None:
+            return assignment
+        return structs.replace(assignment, retries=self.retries)
+
+
 class Outcome(Struct, frozen=True, kw_only=True, tag=True):
     """How an attempt ended, as the finish script wants it."""
 
-    disposition: str  # finished, failed, lost, giveback, retry
+    disposition: str  # finished, failed, stopped, lost, giveback, retry
     worked_s: float = 0
     result_ttl_s: int = 0
     failure_ttl_s: int = 0
+    retries: int = 0  # most failures that are tried again
+    retry_delay_s: float = 0
+    is_recorded: bool = True  # False: no horse lived to record the end of its chunk
+    is_going_on: bool = False  # the horse takes another job
     is_refused: bool = False
     observations: int = 0
     probes: int = 0
     error: str = ""  # one line, for the log
+    poison: str = ""  # the error of a lost job that was lost too often
     fields: dict[str, Any] = field(default_factory=dict)  # of the job's hash
     result: dict[str, Any] = field(default_factory=dict)  # entry of RQ's result stream
 
 
-Message = Report | Outcome
+Message = Report | Terms | Outcome
 
 _encoder = msgspec.msgpack.Encoder()
 _decode_assignment = msgspec.msgpack.Decoder(Assignment).decode

@@ -20,11 +20,11 @@ from rqscan.broker import chunks as jobs
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import QueueSettings, Settings
+from rqscan.config import Settings
 from rqscan.errors import UsageError
 from rqscan.model import ChunkRecord, Scan
 from rqscan.probe.order import Permutation
-from rqscan.scan.plan import plan_of
+from rqscan.scan.plan import plan_of, queue_settings
 from rqscan.states import ChunkState
 from rqscan.store.chunks import Chunks, PlannedChunk
 from rqscan.store.database import Database
@@ -182,7 +182,7 @@ class Comparison:
         """Put what is planned and not marked as enqueued; tells how many jobs were put."""
         plan = plan_of(scan)
         queue = ScanQueue(scan.queue, connection=self._client)
-        settings = self._settings.queues.get(scan.queue) or QueueSettings()
+        settings = queue_settings(scan, self._settings)
         count = 0
         for page in self.chunks.unenqueued(scan.scan_id):
             shuffled = (page[i] for i in Permutation(len(page), scan.seed))

@@ -7,6 +7,7 @@ checked, with this worker's own settings: a payload that was altered in Redis wi
 import contextlib
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,9 +16,9 @@ import msgspec
 from rqscan import clock, config
 from rqscan.broker.payload import job_id
 from rqscan.config import Settings
-from rqscan.errors import FailedError, RefusedPayloadError, StoreUnavailable, UsageError
+from rqscan.errors import FencedError, RefusedPayloadError, StoreUnavailable, UsageError
 from rqscan.model import COVERAGE, Chunk, ChunkRecord, Observation
-from rqscan.scan.kinds import Run, check_params, get_kind, load_kinds
+from rqscan.scan.kinds import Kind, Run, check_params, get_kind, load_kinds
 from rqscan.scan.scope import Scope
 from rqscan.states import ChunkState
 from rqscan.store.outbox import Outbox
@@ -26,12 +27,15 @@ __all__ = ["Attempt", "Runner", "run_chunk"]
 
 
 class Attempt(NamedTuple):
-    """Which attempt of a chunk this is, by whom, and whom to tell how far it is (0 to 1)."""
+    """Which attempt of a chunk this is, by whom, under which limit, and whom to tell of it."""
 
     number: int = 1
     worker: str = socket.gethostname()
-    report: Callable[[float], None] = lambda _progress: None
+    report: Callable[[float], None] = lambda _progress: None  # how far it is, 0 to 1
     job_id: str | None = None  # what the payload must agree with
+    announce: Callable[[Kind], None] = lambda _kind: None  # before the kind begins
+    limit: AbstractContextManager[None] = nullcontext()  # around the kind's work, not its record
+    will_retry: Callable[[BaseException], bool] = lambda _error: False
 
 
 class Runner:
@@ -65,10 +69,13 @@ class Runner:
             attempt=attempt.number, kind=chunk.kind, worker=attempt.worker, started_at=clock.now(),
         )  # fmt: skip
         try:
-            rows, probes = self._observe(chunk, attempt.report)
+            with attempt.limit:
+                rows, probes = self._observe(chunk, attempt)
         except BaseException as e:  # a soft time-out is none of Exception
             error = f"{type(e).__name__}: {e}"
-            failed = record(state=ChunkState.FAILED, finished_at=clock.now(), error=error)
+            # A chunk that will be tried again has not ended: its scan goes on.
+            state = ChunkState.PLANNED if attempt.will_retry(e) else ChunkState.FAILED
+            failed = record(state=state, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
                 self._outbox.record(failed)
             raise
@@ -76,20 +83,19 @@ class Runner:
             state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows
         )
         if not self._outbox.record(finished):
-            raise FailedError(
+            raise FencedError(
                 f"the rows of chunk {job_id(chunk)} were not taken: it is cancelled, has a newer "
                 "attempt, or is not in this store (is it the one that the scan was planned in?)"
             )
         return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}
 
-    def _observe(
-        self, chunk: Chunk, report: Callable[[float], None]
-    ) -> tuple[list[Observation], int]:
+    def _observe(self, chunk: Chunk, attempt: Attempt) -> tuple[list[Observation], int]:
         try:
             kind = get_kind(chunk.kind)
             params = check_params(kind, chunk.params)
         except UsageError as e:
             raise RefusedPayloadError(f"the payload asks for what is not here: {e}") from e
+        attempt.announce(kind)
         scope = self._scope(chunk.exclude)
         targets = scope.check(chunk.targets)
         named = (scope.resolve(name)[0] for name in targets.names)
@@ -100,7 +106,8 @@ class Runner:
         def advance(count: int) -> None:
             nonlocal probes
             probes += count
-            report(min(1.0, probes / planned))
+            if count:
+                attempt.report(min(1.0, probes / planned))
 
         return list(kind.function(addresses, params, Run(scope.may_dial, advance))), probes
 

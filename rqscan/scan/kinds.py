@@ -41,6 +41,8 @@ class Kind(Struct, frozen=True):
     params: type[Struct]
     probes_per_host: Callable[[Any], int]
     silent_s: Callable[[Any], float]  # how long one probe takes that nobody answers
+    stall_timeout_s: float = 0  # without progress for so long it is stopped; 0: never
+    retries: int | None = None  # of a failed chunk; None: as its queue has it
 
     @property
     def description(self) -> str:
@@ -57,12 +59,28 @@ def kind(
     params: type[P],
     probes_per_host: Callable[[P], int],
     silent_s: Callable[[P], float] = lambda _: 0.0,
+    stall_timeout_s: float = 0,
+    retries: int | None = None,
 ) -> Callable[[F], F]:
     """Register the decorated function as the scan kind `name`.
 
+    Args:
+        name: as users write it.
+        params: its parameters, frozen.
+        probes_per_host: from parameters to the probes that one host takes.
+        silent_s: from parameters to the seconds that a probe takes which nobody answers.
+        stall_timeout_s: a chunk that does not call `Run.advance` for so long is stopped, its
+            stacks kept with its failure; 0, for kinds that never call it: never.
+        retries: how often a failed chunk is tried again, in place of its queue's setting.
+
     Raises:
-        ConfigError: another module has a kind of this name.
+        ConfigError: another module has a kind of this name, or a number is below 0.
     """
+    if stall_timeout_s < 0 or (retries or 0) < 0:
+        raise ConfigError(
+            f"kind {name!r} has stall_timeout_s {stall_timeout_s} and retries {retries}; "
+            "give 0 or more"
+        )
 
     def register(function: F) -> F:
         known = _kinds.get(name)
@@ -71,7 +89,9 @@ def kind(
                 f"kind {name!r} is in {known.function.__module__} and in {function.__module__}; "
                 "rename one of them"
             )
-        _kinds[name] = Kind(name, function, params, probes_per_host, silent_s)
+        _kinds[name] = Kind(
+            name, function, params, probes_per_host, silent_s, stall_timeout_s, retries
+        )
         return function
 
     return register

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from rqscan import clock
 from rqscan.broker.queues import declared
-from rqscan.config import Settings
+from rqscan.config import QueueSettings, Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk, Scan
 from rqscan.probe.order import Permutation
@@ -25,7 +25,7 @@ from rqscan.scan.kinds import check_params, get_kind
 from rqscan.scan.scope import Scope, resolve
 from rqscan.scan.targets import Targets, parse_targets
 
-__all__ = ["Plan", "check_asked", "make_plan", "plan_of"]
+__all__ = ["Plan", "check_asked", "make_plan", "plan_of", "queue_settings"]
 
 PROBES_PER_CHUNK = 65_536
 """All ports of one host: one to two seconds of a work-horse where hosts answer."""
@@ -109,12 +109,15 @@ def make_plan(
     skip_out_of_scope: bool = False,
     schedule: str | None = None,
     due_at: datetime | None = None,
+    result_ttl_s: int | None = None,
+    failure_ttl_s: int | None = None,
 ) -> Plan:
     """Check what is asked for and plan it; nothing is sent, stored or enqueued.
 
     `name` groups the scans that can be compared; `exclude` travels with every chunk; `ports` goes
     to the kinds that have ports. `skip_out_of_scope` leaves out what the scope refuses, instead of
-    refusing the whole. `schedule` is the entry that asks, `due_at` the time it asks for.
+    refusing the whole. `schedule` is the entry that asks, `due_at` the time it asks for. The two
+    TTLs take the place of the queue's.
 
     Raises:
         UsageError: a target, port, kind, name or queue makes no sense, or nothing is left.
@@ -158,6 +161,8 @@ def make_plan(
         schedule=schedule,
         due_at=due_at,
         requested_at=requested_at,
+        result_ttl_s=result_ttl_s,
+        failure_ttl_s=failure_ttl_s,
     )
     return Plan(scan, wanted, outside.count)
 
@@ -184,3 +189,13 @@ def check_asked(
 def plan_of(scan: Scan) -> Plan:
     """Make the plan of a stored scan again: the same chunks under the same numbers."""
     return Plan(scan, parse_targets(scan.targets).minus(parse_targets(scan.exclude)))
+
+
+def queue_settings(scan: Scan, settings: Settings) -> QueueSettings:
+    """Give the settings of a scan's queue, with what the scan asks for instead.
+
+    A queue that is not declared on this host has the defaults.
+    """
+    own = {"result_ttl_s": scan.result_ttl_s, "failure_ttl_s": scan.failure_ttl_s}
+    asked = {name: value for name, value in own.items() if value is not None}
+    return structs.replace(settings.queues.get(scan.queue) or QueueSettings(), **asked)

@@ -11,10 +11,10 @@ import redis
 
 from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
-from rqscan.broker.queues import ScanQueue, declared
+from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
 from rqscan.scan.compare import Comparison
-from rqscan.scan.plan import Plan
+from rqscan.scan.plan import Plan, queue_settings
 from rqscan.store.chunks import BATCH, Chunks
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
@@ -46,7 +46,7 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
         StoreUnavailable: nothing was enqueued.
         RedisUnavailable: the plan is stored; submitting it again goes on.
     """
-    queue_settings = declared(settings, plan.scan.queue)
+    of_jobs = queue_settings(plan.scan, settings)
     with open_current(settings) as database:
         repository, scan = Repository(database), plan.scan
         is_new = repository.add_plan(scan, plan.chunk_kinds())
@@ -57,7 +57,7 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
                 return Submitted(is_new, comparison.result.former_store)
             former = jobs.begin(client, scan, repository.store_id())
             queue = ScanQueue(scan.queue, connection=client)
-            put = queue.enqueue_chunks(plan.chunks(), queue_settings)
+            put = queue.enqueue_chunks(plan.chunks(), of_jobs)
             while batch := [number for number, _ in islice(put, BATCH)]:
                 Chunks(database).mark_enqueued(scan.scan_id, batch)
     return Submitted(is_new, former)

@@ -335,7 +335,7 @@ def test_chores_compare_and_tell(settings, client):
         ("look", {"scans": 0, "enqueued": 0}),
         ("compare", {"scans": 1, "enqueued": 3}),
     ):
-        done = chore(verb, settings)
+        done = chore(verb, settings, 60 if verb == "look" else None)
         assert (done.returncode, done.stderr) == (0, b"")
         assert msgspec.json.decode(done.stdout) == told
 

@@ -1,9 +1,11 @@
 import importlib
+import json
 import sys
 
 import pytest
 from msgspec import Struct
 
+from rqscan.cli import main
 from rqscan.errors import ConfigError, UsageError
 from rqscan.scan import kinds
 from rqscan.scan.kinds import Run, check_params, get_kind, kind, load_kinds
@@ -147,3 +149,24 @@ def test_a_decorated_function_stays_callable(jobs):
     run = Run(may_dial=bool, advance=int)
     assert list(get_kind("bare").function(["x"], NoParams(), run)) == [["x"]]
     assert list(bare(["y"], NoParams(), run)) == [["y"]]
+
+
+def test_a_kind_may_have_limits_of_its_own_and_they_are_shown(jobs, monkeypatch, capsys):
+    limited = MODULE.replace("params.depth)", "params.depth, stall_timeout_s=30, retries=2)")
+    path = jobs("limited_kinds", one=limited.format(name="one"), two=MODULE.format(name="two"))
+    one, two = (load_kinds(path)[name] for name in ("one", "two"))
+    assert (one.stall_timeout_s, one.retries) == (30, 2)
+    assert (two.stall_timeout_s, two.retries) == (0, None)
+    monkeypatch.setenv("RQSCAN_JOBS_PATH", path)
+    assert main(["kinds", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    limits = {kind["name"]: (kind["stall_timeout_s"], kind["retries"]) for kind in shown}
+    assert limits["one"] == (30, 2)
+    assert limits["two"] == (None, None)
+
+
+@pytest.mark.parametrize("limits", ["stall_timeout_s=-1", "retries=-1"])
+def test_a_limit_below_0_is_refused(jobs, limits):
+    text = MODULE.replace("params.depth)", f"params.depth, {limits})").format(name="one")
+    with pytest.raises(ConfigError, match="'one' has stall_timeout_s"):
+        load_kinds(jobs("negative_kinds", one=text))
