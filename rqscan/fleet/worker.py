@@ -40,6 +40,7 @@ from rqscan.fleet.peek import Peek
 from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
+from rqscan.fleet.unrecorded import Unrecorded
 from rqscan.logs import Event, log
 from rqscan.states import WorkerState
 
@@ -134,9 +135,10 @@ class ScanWorker(Worker):
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
         of_horses = msgspec.structs.replace(self.settings, redis=here)
         self._kept = Path(self.settings.home) / "ends"
-        self._ledger = Ledger(self.name, worker.max_lost)
-        self._ledger.recall(self._kept)
         self._errands = Errands(of_horses, self._selector)
+        self._unrecorded = Unrecorded(self._errands)
+        self._ledger = Ledger(self.name, worker.max_lost, self._unrecorded.add)
+        self._ledger.recall(self._kept)
         self._handshake = Handshake(self.name, self.settings)
         self._attempts = Attempts(of_horses, self.concurrency, self._selector, self._ledger)
         self._rescue = Rescue(self.name, worker)
@@ -159,6 +161,7 @@ class ScanWorker(Worker):
     def _turn(self) -> None:
         self._command.check()
         self._errands.check()
+        self._unrecorded.check()
         if self._handshake.is_due():
             self._errands.run("store", then=self._on_store)
         if self._registration.is_current:
@@ -184,7 +187,7 @@ class ScanWorker(Worker):
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
         deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
-        deadlines += [self._errands.deadline, self._handshake.ask_at]
+        deadlines += [self._errands.deadline, self._handshake.ask_at, self._unrecorded.deadline]
         if self._may_beat:
             deadlines += [self._registration.deadline, self._rescue.deadline]
         if self._registration.is_current:
@@ -205,7 +208,8 @@ class ScanWorker(Worker):
             return False
         if self._signals:
             is_settled = not self._claims.is_open and not len(self._ledger)
-            return is_settled or self._registration.away_s > 1
+            is_recorded = not len(self._unrecorded) or self._is_giving_back
+            return (is_settled and is_recorded) or self._registration.away_s > 1
         is_idle = self._registration.is_current and self._claims.is_idle
         return burst and is_idle and not len(self._ledger)
 

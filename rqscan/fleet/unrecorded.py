@@ -1,0 +1,48 @@
+"""Unrecorded: chunks that ended without a living horse, which would have told the store."""
+
+import time
+from typing import Any
+
+from rqscan.fleet.errands import Errands
+
+__all__ = ["Unrecorded"]
+
+AGAIN_S = 5.0
+"""Pause before a database that was away is tried again."""
+
+
+class Unrecorded:
+    """What one worker has still to have recorded, by an errand."""
+
+    def __init__(self, errands: Errands) -> None:
+        self._errands = errands
+        self._chunks: list[tuple[Any, ...]] = []
+        self._at = float("inf")
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which `check` has something to do."""
+        return self._at
+
+    def add(self, *chunk: Any) -> None:
+        """Take scan id, chunk, generation, attempt, worker and error of a chunk that has failed."""
+        self._chunks.append(chunk)
+        if self._at == float("inf"):
+            self._at = 0.0
+
+    def check(self) -> None:
+        """Have what there is recorded, if that is due."""
+        if time.monotonic() >= self._at:
+            self._at = float("inf")
+            count = len(self._chunks)
+            self._errands.run("ended", list(self._chunks), then=lambda a: self._on_done(count, a))
+
+    def _on_done(self, count: int, answer: dict[str, Any] | None) -> None:
+        if answer is None:
+            self._at = time.monotonic() + AGAIN_S
+            return
+        del self._chunks[:count]
+        self._at = 0.0 if self._chunks else float("inf")
