@@ -1,6 +1,6 @@
 # Every target makes what it needs first; the second time that is quick.
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test test-all bench clean lock
+.PHONY: help setup dev run check test test-all rq-suite bench clean lock
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 # as many processes as cores, but no more servers than a small machine bears
@@ -33,6 +33,10 @@ test: dev ## all tests but the slow ones, with real servers
 test-all: dev ## all tests
 	@tools/servers.sh
 	$(PYTEST)
+
+rq-suite: dev ## RQ's own tests, with our worker, queue and job
+	@tools/servers.sh
+	@tools/rq_suite.sh
 
 bench: dev ## run what is in bench/
 	@tools/servers.sh

@@ -33,6 +33,7 @@ class Event(StrEnum):
     JOB_RETRIED = "job_retried"
     JOB_STOPPED = "job_stopped"
     HORSE_DIED = "horse_died"
+    FOLLOW_UP_FAILED = "follow_up_failed"
     WORKERS_LOST = "workers_lost"
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"

@@ -20,10 +20,11 @@ local at, f = iso(s, us), s + us / 1e6
 -- Only the first beat of an epoch takes a name over; of two that began at once the later stays.
 local epoch = redis.call('HGET', KEYS[1], 'rqscan_epoch')
 if ARGV[8] == '0' and epoch and epoch ~= ARGV[2] then return {'displaced'} end
+-- A worker that has said goodbye stays readable for a minute, as RQ has it; its counts end here.
+if redis.call('HEXISTS', KEYS[1], 'death') == 1 then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
   unpack(ARGV, 14, 13 + nfields))
-redis.call('HDEL', KEYS[1], 'death')
-redis.call('EXPIRE', KEYS[1], lease)
+redis.call('EXPIRE', KEYS[1], 90)
 redis.call('SADD', KEYS[2], KEYS[1])
 for i = 16, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
 for queue in string.gmatch(ARGV[12], '[^,]+') do redis.call('ZADD', KEYS[10], f, queue) end
@@ -64,9 +65,7 @@ for i = 14 + nfields, #ARGV, 3 do
   if holder == token then
     redis.call('ZADD', 'rq:wip:' .. ARGV[i], s + lease, pair)
     redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
-    redis.call('EXPIRE', 'rq:executions:' .. id, lease)
     redis.call('HSET', 'rq:execution:' .. pair, 'last_heartbeat', f)
-    redis.call('EXPIRE', 'rq:execution:' .. pair, lease)
     redis.call('HSET', 'rq:job:' .. id, 'last_heartbeat', at)
     redis.call('SADD', KEYS[3], pair)
   elseif holder ~= 'done:' .. token then out[#out + 1] = token end

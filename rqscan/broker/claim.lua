@@ -4,6 +4,7 @@
 --      then n most-running-at-once (0: no limit), n queue names, `want` tokens
 -- Returns {'epoch'}: register again, nothing was taken; or
 --         {'ok', {queue number, job id, token, attempt, fields of the job's hash}, ...}.
+-- RQ's records of what runs have no time to live: finish, beat and sweep take them out.
 -- A claim that lay in a frozen server's buffer while its worker began anew has an old epoch.
 if redis.call('HGET', KEYS[1], 'rqscan_epoch') ~= ARGV[2]
   or not is_of_fleet(KEYS[5], ARGV[5], ARGV[6]) then return {'epoch'} end
@@ -28,9 +29,7 @@ local function take(i, id)
   redis.call('PERSIST', job)
   redis.call('HSET', 'rq:execution:' .. pair, 'id', token, 'job_id', id, 'created_at', f,
     'last_heartbeat', f, 'worker_name', ARGV[1])
-  redis.call('EXPIRE', 'rq:execution:' .. pair, lease)
   redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
-  redis.call('EXPIRE', 'rq:executions:' .. id, lease)
   redis.call('ZADD', 'rq:wip:' .. name, s + lease, pair)
   redis.call('SADD', KEYS[2], pair)
   local scan = redis.call('HGET', job, 'rqscan_scan')

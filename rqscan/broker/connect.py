@@ -20,7 +20,7 @@ from rqscan.broker import embedded
 from rqscan.config import Settings, mask_url
 from rqscan.errors import ConfigError, RedisUnavailable, RqscanError
 
-__all__ = ["KEEPALIVE", "connect", "impatient", "outage", "revive", "url_of"]
+__all__ = ["KEEPALIVE", "connect", "impatient", "later", "outage", "revive", "url_of"]
 
 ANSWER_S = 5
 """Longest wait for an answer once connected."""
@@ -46,17 +46,8 @@ def connect(settings: Settings) -> redis.Redis:
         RedisUnavailable: refused (at once), silent (after the connect time-out), or no server.
     """
     url = settings.redis.url or f"unix://{quote(str(embedded.ensure(Path(settings.home))))}"
-    options: dict[str, Any] = {
-        "socket_connect_timeout": settings.redis.connect_timeout_s,
-        "socket_timeout": ANSWER_S,
-        "health_check_interval": 15,
-        "client_name": "rqscan",
-        "protocol": 2,  # RQ decodes RESP2 shapes, and every server since 5 speaks it
-    }
-    if not url.startswith("unix:"):
-        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     try:
-        client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        client = later(url, settings.redis.connect_timeout_s)
         with outage(url):
             client.ping()  # connected: what follows is one round trip
     except (ValueError, TypeError) as e:  # a part of the URL that no connection knows
@@ -68,6 +59,25 @@ def connect(settings: Settings) -> redis.Redis:
     clock.correct(clock.offset_s() + seconds + microseconds / 1e6 - middle)
     client.set_retry(Retry(ExponentialWithJitterBackoff(base=0.1, cap=1), 3))
     return client
+
+
+def later(url: str, connect_timeout_s: float) -> redis.Redis:
+    """Make a client that connects with its first command, and tries each command once.
+
+    Raises:
+        ValueError: the URL has no form that redis-py knows.
+        TypeError: a part of it names no option of a connection.
+    """
+    options: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout_s,
+        "socket_timeout": ANSWER_S,
+        "health_check_interval": 15,
+        "client_name": "rqscan",
+        "protocol": 2,  # RQ decodes RESP2 shapes, and every server since 5 speaks it
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
 
 
 def impatient(client: redis.Redis) -> redis.Redis:

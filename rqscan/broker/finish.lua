@@ -4,10 +4,12 @@
 -- ARGV 1 id, 2 token, 3 disposition (finished, failed, stopped, lost, giveback, retry),
 --      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 max_lost,
 --      9 observations, 10 probes, 11 refused (0, 1), 12 delay of a retry (s), 13 most failures that
---      are tried again, 14 number of fields, then job fields, then fields of the result
+--      are tried again, 14 repeated after that delay though it is finished (0, 1), 15 then at the
+--      front (0, 1), 16 number of fields, then job fields, then fields of the result
 -- Returns what the job is now: finished, failed, stopped, queued (lost, given back) or scheduled
 --      (to be tried again), also if this attempt's end was recorded before; or
---      fenced (a later attempt holds the job), gone (no such job).
+--      fenced (a later attempt holds the job), gone (no such job); or
+--      {that, the end to be followed up: finished, failed, stopped, canceled (while it ran), retry}.
 local id, token, how = ARGV[1], ARGV[2], ARGV[3]
 local pair = id .. ':' .. token
 redis.call('ZREM', KEYS[3], pair)
@@ -26,14 +28,26 @@ end
 
 local s, us = now()
 local at = iso(s, us)
-local nfields = tonumber(ARGV[14])
+local delay_s, nfields = tonumber(ARGV[12]), tonumber(ARGV[16])
 redis.call('HSET', KEYS[1], 'rqscan_token', 'done:' .. token, 'last_heartbeat', at)
-if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 15, 14 + nfields)) end
+if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 17, 16 + nfields)) end
 
-local function keep_result()
-  if #ARGV > 14 + nfields then
-    redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 15 + nfields))
+local function keep_result(ttl)
+  if #ARGV == 16 + nfields or ttl == 0 then return end
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 17 + nfields))
+  if ttl > 0 then redis.call('EXPIRE', KEYS[8], ttl) else redis.call('PERSIST', KEYS[8]) end
+end
+
+local function queue_again(push)
+  if delay_s > 0 then
+    redis.call('HSET', KEYS[1], 'status', 'scheduled')
+    redis.call('ZADD', KEYS[11], s + us / 1e6 + delay_s, id)
+    return 'scheduled'
   end
+  redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', at)
+  redis.call(push, KEYS[2], id)
+  ring(KEYS[9])
+  return 'queued'
 end
 
 if how == 'failed' then
@@ -48,22 +62,17 @@ end
 
 -- A queue that was at its limit has a place again.
 if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
-local delay_s = tonumber(ARGV[12])
+local push = ARGV[15] == '1' and 'LPUSH' or 'RPUSH'
 if how == 'retry' then
   redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)
   redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])
-  keep_result()
+  redis.call('HSET', KEYS[1], 'ended_at', at)
+  keep_result(tonumber(ARGV[5]))
+  return with_follow_up(KEYS[1], id, how, s, queue_again(push))
 end
-if how == 'retry' and delay_s > 0 then
-  redis.call('HSET', KEYS[1], 'status', 'scheduled')
-  redis.call('ZADD', KEYS[11], s + us / 1e6 + delay_s, id)
-  return 'scheduled'
-end
-if how == 'lost' or how == 'giveback' or how == 'retry' then
-  redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', at)
-  redis.call(how == 'retry' and 'RPUSH' or 'LPUSH', KEYS[2], id)
-  ring(KEYS[9])
-  return 'queued'
+if how == 'lost' or how == 'giveback' then
+  delay_s = 0
+  return queue_again('LPUSH')
 end
 
 local is_done = how == 'finished'
@@ -76,18 +85,21 @@ if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
 
 end_chunk(KEYS[1], at, is_done and 'done' or 'failed', ARGV[9], ARGV[10])
 
-if ttl == 0 then
-  redis.call('DEL', KEYS[1], KEYS[8])
-  return how
-end
+local answer = with_follow_up(KEYS[1], id, how, s, how)
 redis.call('HSET', KEYS[1], 'status', how, 'ended_at', at)
-keep_result()
-local registry = is_done and KEYS[4] or KEYS[5]
-if ttl > 0 then
-  redis.call('ZADD', registry, s + ttl, id)
-  redis.call('EXPIRE', KEYS[1], ttl)
-  redis.call('EXPIRE', KEYS[8], ttl)
-else
-  redis.call('ZADD', registry, '+inf', id)
+keep_result(ttl)
+if ttl ~= 0 then
+  redis.call('ZADD', is_done and KEYS[4] or KEYS[5], ttl > 0 and s + ttl or '+inf', id)
 end
-return how
+local of_dependencies = 'rq:job::' .. id .. ':dependencies'
+if is_done and ARGV[14] == '1' then queue_again(push)
+elseif ttl > 0 then
+  local least = answer == how and ttl or math.max(ttl, 60)
+  for _, key in ipairs({KEYS[1], of_dependencies}) do redis.call('EXPIRE', key, least) end
+elseif ttl == 0 and answer ~= how then redis.call('HSET', KEYS[1], 'rqscan_delete', 1)
+elseif ttl == 0 then
+  local group = redis.call('HGET', KEYS[1], 'group_id')
+  if group and group ~= '' then redis.call('SREM', 'rq:group:' .. group, id) end
+  redis.call('DEL', KEYS[1], KEYS[8], of_dependencies)
+end
+return answer

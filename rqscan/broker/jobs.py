@@ -1,6 +1,5 @@
 """ScanJob: RQ's job with a JSON payload, whose names are checked before they are imported."""
 
-import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -8,7 +7,7 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import resolve_serializer
 
-from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, decode, job_id
+from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, job_id, read
 from rqscan.config import QueueSettings
 from rqscan.model import Chunk
 
@@ -39,8 +38,19 @@ class ScanJob(Job):
         Raises:
             RefusedPayloadError: the payload is not ours or names what is not allowed.
         """
-        decode(zlib.compress(self.data), self.allow_functions)
+        read(self.data, self.allow_functions)
         return super().func  # type: ignore[no-any-return]
+
+    def check_callbacks(self) -> None:
+        """See that every callback is allowed, before anything of the job runs.
+
+        Raises:
+            RefusedPayloadError: one is not.
+        """
+        for name in (
+            self._success_callback_name, self._failure_callback_name, self._stopped_callback_name,
+        ):  # fmt: skip
+            self._check(name)
 
     @property
     def success_callback(self) -> Any:

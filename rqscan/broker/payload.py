@@ -25,6 +25,7 @@ __all__ = [
     "chunk_of",
     "decode",
     "job_id",
+    "read",
 ]
 
 PROTOCOL = 1
@@ -86,6 +87,15 @@ def decode(data: bytes, allowed: Collection[str]) -> Call:
         raw, is_whole = data, True  # RQ reads uncompressed payloads too
     if not is_whole:
         raise RefusedPayloadError(f"the payload is cut short or larger than {MAX_BYTES} bytes")
+    return read(raw, allowed)
+
+
+def read(raw: bytes, allowed: Collection[str]) -> Call:
+    """Read a payload that is not compressed (any more) and check what it names.
+
+    Raises:
+        RefusedPayloadError: not JSON, not RQ's shape, or a name that is not allowed.
+    """
     try:
         function, instance, args, kwargs = msgspec.json.decode(
             raw, type=tuple[str, Any, list[Any], dict[str, Any]]

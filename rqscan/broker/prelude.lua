@@ -93,6 +93,19 @@ local function unheld(s, lease, lapse)
   return found
 end
 
+-- Put down, with an end, that RQ's rules make something of it; called while the job has the status
+-- that it ran with, but for a retry. Returns `answer`, with the end that is to be followed up if one
+-- is. What is to be deleted stays until then.
+local function with_follow_up(job, id, how, s, answer)
+  local asks = redis.call('HMGET', job, 'rate_limit_key', 'webhooks', 'stopped_callback_name', 'status')
+  if how ~= 'retry' and asks[4] == 'canceled' then how = 'canceled' end
+  local has_ended = how ~= 'retry' and (asks[2] or how == 'stopped' and asks[3] and asks[3] ~= ''
+    or redis.call('EXISTS', job .. ':dependents') == 1)
+  if not asks[1] and not has_ended then return answer end
+  redis.call('ZADD', 'rqscan:follow_ups', s + 10, how .. ':' .. id)
+  return {answer, how}
+end
+
 -- The number that a chunk has in its scan's plan, told by its job's key; nil for any other job.
 local function chunk_number(job, scan)
   local head = 'rq:job:' .. scan .. '-'

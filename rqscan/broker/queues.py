@@ -6,6 +6,7 @@ from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from rq.job import Job
 from rq.queue import Queue
 
 from rqscan.broker import keys, scripts
@@ -15,7 +16,7 @@ from rqscan.config import QueueSettings, Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk
 
-__all__ = ["ScanQueue", "declared"]
+__all__ = ["ScanQueue", "declared", "ring"]
 
 BATCH = 500
 """Jobs a round trip when a scan is enqueued: about 0.5 MB, and no other client waits long."""
@@ -45,9 +46,36 @@ class ScanQueue(Queue):
         """Push as RQ does, and ring the queue's bell."""
         connection = pipeline if pipeline is not None else self.connection
         result = super().push_job_id(job_id, pipeline=pipeline, at_front=at_front)
-        connection.lpush(keys.bell(self.name), "1")
-        connection.ltrim(keys.bell(self.name), 0, 0)
+        ring(connection, self.name)
         return result
+
+    def _enqueue_async_job(
+        self,
+        job: Job,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
+        unique: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
+    ) -> Any:
+        result = super()._enqueue_async_job(job, pipeline, at_front, unique)
+        if unique:  # by a script of RQ's, past `push_job_id`
+            ring(self.connection, self.name)
+        return result
+
+    def _enqueue_rate_limited_job(
+        self,
+        job: Job,
+        pipeline: Pipeline | None = None,
+        at_front: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
+    ) -> Any:
+        result = super()._enqueue_rate_limited_job(job, pipeline, at_front)
+        ring(pipeline if pipeline is not None else self.connection, self.name)
+        return result
+
+    def enqueue_ready_jobs_by_queue(self, job_ids_by_queue_name: dict[str, list[str]]) -> None:
+        """Enqueue dependents as RQ does, and ring the bells of their queues."""
+        super().enqueue_ready_jobs_by_queue(job_ids_by_queue_name)
+        for name in job_ids_by_queue_name:
+            ring(self.connection, name)
 
     def enqueue_chunks(
         self, chunks: Iterable[Chunk], settings: QueueSettings
@@ -76,6 +104,12 @@ class ScanQueue(Queue):
             scripts.ENQUEUE.sha, 5, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
             keys.ended(chunk.scan_id), name, self.name, chunk.chunk, *flat,
         )  # fmt: skip
+
+
+def ring(connection: Redis | Pipeline, queue_name: str) -> None:
+    """Ring a queue's bell: one idle worker looks what there is."""
+    connection.lpush(keys.bell(queue_name), "1")
+    connection.ltrim(keys.bell(queue_name), 0, 0)
 
 
 def declared(settings: Settings, name: str) -> QueueSettings:

@@ -14,6 +14,7 @@ __all__ = [
     "COUNT",
     "ENQUEUE",
     "FINISH",
+    "FOLLOW_UP",
     "PURGE",
     "SCRIPTS",
     "SWEEP",
@@ -39,4 +40,5 @@ SWEEP = Script("sweep")
 CANCEL = Script("cancel")
 PURGE = Script("purge")
 COUNT = Script("count")
-SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP)
+FOLLOW_UP = Script("follow_up")
+SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP, FOLLOW_UP)

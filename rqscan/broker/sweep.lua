@@ -23,6 +23,7 @@ local function give_up(job, id, queue, losses, worker)
   redis.call('EXPIRE', job, ttl)
   count(s, queue .. ':failed')
   end_chunk(job, at, 'failed', 0, 0)
+  with_follow_up(job, id, 'failed', s)
 end
 
 local function free(pair, worker)

@@ -3,10 +3,16 @@
 claimed → a spare work-horse → outcome, or the horse's death → ledger. Whatever happens to a horse,
 its job has exactly one end here: its result, a limit passed, an operator's stop, a loss, or the way
 back to its queue.
+
+Chunks run on horses of the light template. Plain functions, and the follow-ups of ends, wait for a
+horse of the full one, which is started when the first of them comes.
 """
 
+import secrets
 import selectors
+import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -29,6 +35,9 @@ TIMED_OUT = "timed out"
 STALLED = "stalled"
 STOPPED = "stopped"
 
+FOLLOW_UP_S = 120
+"""Longest time of a follow-up: a callback of RQ's may take 60 s, a webhook 10."""
+
 NO_STACKS = "(the process did not answer)\n"
 
 
@@ -40,46 +49,109 @@ class Attempts:
         size: most jobs at once.
         selector: the loop's.
         ledger: takes each end.
+        on_followed_up: called when a follow-up is done, which may have put jobs into queues.
     """
 
     def __init__(
-        self, settings: Settings, size: int, selector: selectors.BaseSelector, ledger: Ledger
+        self,
+        settings: Settings,
+        size: int,
+        selector: selectors.BaseSelector,
+        ledger: Ledger,
+        on_followed_up: Callable[[], None],
     ) -> None:
         self._max_lost = settings.worker.max_lost
-        self._ledger = ledger
+        self._ledger, self._on_followed_up = ledger, on_followed_up
         self._stacks = Stacks()
-        self.stable = Stable(settings, size, selector, self._on_end, self._stacks.fd)
+        self._size = size
+        self._light = Stable(settings, size, selector, self._on_end, self._stacks.fd)
+        self._full = Stable(settings, size, selector, self._on_end, self._stacks.fd, role="full")
+        self._waiting: deque[Assignment] = deque()  # for a horse of the full template
+        self._is_full_wanted = False
         self.is_refusing = False  # what is claimed goes back at once
+        self.left = sys.maxsize  # jobs to run before the worker ends
 
     @property
     def running(self) -> list[Horse]:
-        """The horses that run a job."""
-        return list(self.stable.running.values())
+        """The horses that run a job, or a follow-up."""
+        return [*self._light.running.values(), *self._full.running.values()]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything runs, or is about to."""
+        return bool(self.running or self._waiting or self._ledger.follow_ups)
 
     @property
     def free(self) -> int:
         """How many jobs could start at once now."""
-        return 0 if self.is_refusing else self.stable.free
+        room = self._size - len(self._full.running) - len(self._waiting)
+        return 0 if self.is_refusing else max(0, min(self._light.free, room, self.left))
 
     @property
     def held(self) -> list[Assignment]:
-        """The jobs whose leases are ours: they run, or their end is not recorded."""
+        """The jobs whose leases are ours: they run, wait, or their end is not recorded."""
         running = [horse.assignment for horse in self.running]
-        return [*filter(None, running), *self._ledger.held]
+        here = [a for a in (*filter(None, running), *self._waiting) if not a.after]
+        return [*here, *self._ledger.held]
+
+    @property
+    def pids(self) -> list[int]:
+        """The templates' and the horses'."""
+        return [*self._light.pids, *self._full.pids]
 
     @property
     def deadline(self) -> float:
         """Monotonic time at which `enforce_limits` has something to do."""
         return min([self._stacks.deadline, *(horse.deadline for horse in self.running)])
 
+    def open(self) -> None:
+        """Start the light template."""
+        self._light.start()
+
+    def close(self) -> None:
+        """End the templates and every horse."""
+        self._light.stop()
+        self._full.stop()
+
+    def ask(self) -> bool:
+        """Ask for spare horses that are wanted, a few a turn; True if more are wanted still."""
+        while self._ledger.follow_ups:
+            self.follow_up(*self._ledger.follow_ups.popleft())
+        self._is_full_wanted |= bool(self._waiting)
+        wants_more = not self.is_refusing and self._light.ask()
+        if self._waiting or (self._is_full_wanted and not self.is_refusing):
+            wants_more |= self._full.ask()
+        while self._waiting and self._full.free:
+            self._run(self._full, self._waiting.popleft())
+        return wants_more
+
     def start(self, assignment: Assignment) -> None:
         """Run a job that was claimed, or give it back if that is impossible by now."""
         if not self.free:  # since the claim: a stop, or a spare's death
             self._ledger.add(assignment, Outcome(disposition="giveback"))
             return
-        self.stable.run(assignment)
-        log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
-            attempt=assignment.attempt)  # fmt: skip
+        self.left -= 1
+        if not assignment.is_plain:
+            self._run(self._light, assignment)
+        elif self._full.free:
+            self._run(self._full, assignment)
+        else:
+            self._waiting.append(assignment)
+
+    def follow_up(self, end: str, job_id: str) -> None:
+        """Have a horse do what an end entails (`rqscan.fleet.follow_up`)."""
+        task = Assignment(
+            queue="", job_id=job_id, token=secrets.token_hex(8), attempt=1, data=b"", worker="",
+            clock_offset_s=0, timeout_s=FOLLOW_UP_S, result_ttl_s=0, failure_ttl_s=0, after=end,
+        )  # fmt: skip
+        self._waiting.append(task)
+
+    @staticmethod
+    def _run(stable: Stable, assignment: Assignment) -> None:
+        stable.run(assignment)
+        if not assignment.after:
+            log(Event.JOB_STARTED, job=assignment.job_id, queue=assignment.queue,
+                attempt=assignment.attempt)  # fmt: skip
 
     def enforce_limits(self) -> None:
         """Stop each job that has run for as long as it may, or has stalled for so long."""
@@ -127,15 +199,25 @@ class Attempts:
             then(stacks)
 
     def give_back(self) -> None:
-        """Stop all jobs and give them back to their queues."""
+        """Stop all jobs and give them back to their queues; follow-ups are left to others."""
+        while self._waiting:
+            self._end_unrun(self._waiting.popleft())
         for horse in self.running:
             if not horse.kill_reason:
                 horse.kill(GIVEN_BACK)
 
+    def _end_unrun(self, assignment: Assignment) -> None:
+        if not assignment.after:
+            self._ledger.add(assignment, Outcome(disposition="giveback"))
+
     def drop(self, token: str) -> None:
         """Stop an attempt whose job is no longer ours."""
-        if horse := self.stable.running.get(token):
-            horse.kill(GIVEN_BACK)
+        for waiting in [a for a in self._waiting if a.token == token]:
+            self._waiting.remove(waiting)
+            self._end_unrun(waiting)
+        for stable in (self._light, self._full):
+            if horse := stable.running.get(token):
+                horse.kill(GIVEN_BACK)
 
     def reports(self) -> list[JobReport]:
         """Describe what runs, for the fleet to see."""
@@ -149,7 +231,7 @@ class Attempts:
                 progress=horse.progress,
             )
             for horse in self.running
-            if horse.assignment
+            if horse.assignment and not horse.assignment.after
         ]
 
     def _on_stalled(self, horse: Horse, began: float, stacks: str) -> None:
@@ -160,11 +242,22 @@ class Attempts:
         horse.end(STALLED)
 
     def _on_end(self, horse: Horse, assignment: Assignment, outcome: Outcome | None) -> None:
+        if assignment.after:
+            self._on_follow_up_end(horse, assignment, outcome)
+            return
         # A job that took our SIGTERM for a failure of its own was stopped all the same.
         was_ended = horse.kill_reason in {TIMED_OUT, STALLED, STOPPED}
         if outcome is None or (was_ended and outcome.disposition != "finished"):
             outcome = self._outcome_of_death(horse, assignment)
         self._ledger.add(assignment, outcome)
+
+    def _on_follow_up_end(
+        self, horse: Horse, assignment: Assignment, outcome: Outcome | None
+    ) -> None:
+        if not outcome or outcome.error:  # the sweeper has it done again
+            how = outcome.error if outcome else horse.describe_death()
+            log(Event.FOLLOW_UP_FAILED, job=assignment.job_id, end=assignment.after, error=how)
+        self._on_followed_up()
 
     def _outcome_of_death(self, horse: Horse, assignment: Assignment) -> Outcome:
         worked_s = time.monotonic() - horse.began

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
+from rq.defaults import CALLBACK_TIMEOUT
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
@@ -25,6 +26,9 @@ BELL_S = 60
 
 YEARS_S = 1_000_000_000
 """Longest time that a job's hash may ask for: more overflows somewhere."""
+
+GRACE_S = 5
+"""A plain function is stopped by RQ's exception at its limit; one that survives it is killed."""
 
 
 class Claims:
@@ -113,9 +117,12 @@ class Claims:
     ) -> Assignment:
         name = self._names[number - 1]
         settings = self._queues[name]
+        kind = job.get(b"rqscan_kind", b"").decode(errors="replace")
         return Assignment(
             queue=name,
-            kind=job.get(b"rqscan_kind", b"").decode(errors="replace"),
+            kind=kind,
+            job={} if kind else job,
+            grace_s=0 if kind else GRACE_S + _callbacks_s(job),
             job_id=job_id.decode(errors="replace"),
             token=token.decode(),
             attempt=attempt,
@@ -131,6 +138,12 @@ class Claims:
             retry_backoff_s=settings.retry_backoff_s,
             retry_backoff_max_s=settings.retry_backoff_max_s,
         )
+
+
+def _callbacks_s(job: dict[bytes, bytes]) -> int:
+    """Give the longest time that a job's callbacks may take after it."""
+    names = (name for name in (b"success", b"failure") if job.get(name + b"_callback_name"))
+    return sum(_seconds(job.get(name + b"_callback_timeout"), CALLBACK_TIMEOUT) for name in names)
 
 
 def _seconds(field: bytes | None, default: int) -> int:

@@ -1,17 +1,17 @@
 """The work-horse: a fresh process that runs one job and tells how it ended.
 
 Nothing here knows Redis: `run_chunk` writes its rows through the outbox, and its result goes to
-the worker as the arguments of the finish script. Only a plain function of RQ's own API (its name
-allowed by the operator) makes a horse load RQ, in `rqscan.fleet.horse_rq`.
+the worker as the arguments of the finish script. A plain function of RQ's own API (its name allowed
+by the operator) goes to a horse of the full template, where `rqscan.fleet.horse_rq` is loaded.
 """
 
-import importlib
 import os
 import resource
 import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from msgspec import structs
 from setproctitle import setproctitle
@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 from rqscan import clock
 from rqscan.broker.payload import RUN_CHUNK, decode
 from rqscan.config import Settings
+from rqscan.errors import RefusedPayloadError
 from rqscan.fleet import wire
 from rqscan.fleet.outcomes import failure, success
 from rqscan.fleet.retries import will_retry
@@ -28,7 +29,17 @@ from rqscan.process import adopt_orphans, die_with, has_children
 from rqscan.scan.execute import Attempt, Runner
 from rqscan.scan.kinds import Kind
 
-__all__ = ["main", "prepare"]
+__all__ = ["Plain", "main", "prepare"]
+
+
+class Plain(Protocol):
+    """What a horse of the full template can do besides (`rqscan.fleet.horse_rq`)."""
+
+    def run(self, assignment: Assignment, began: float) -> Outcome:
+        """Run a plain function that began at monotonic time `began`."""
+
+    def follow_up(self, assignment: Assignment) -> Outcome:
+        """Do what the end of a job entails."""
 
 
 def prepare(settings: Settings) -> Runner:
@@ -43,7 +54,9 @@ def prepare(settings: Settings) -> Runner:
     return runner
 
 
-def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Runner) -> None:
+def main(
+    sock: socket.socket, template_pid: int, settings: Settings, runner: Runner, plain: Plain | None
+) -> None:
     """Run jobs from `sock` until there are no more, then exit; never returns."""
     die_with(template_pid, signal.SIGKILL)
     adopt_orphans()  # what a job has started is ours until we end, and the template's then
@@ -54,7 +67,7 @@ def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Run
     left = settings.worker.max_jobs_per_horse or -1
     while left and (assignment := wire.receive(sock)):
         setproctitle(f"rqscan horse {assignment.job_id}")
-        outcome = run(assignment, settings, runner, sock)
+        outcome = run(assignment, settings, runner, plain, sock)
         left -= 1
         # A failure may have left anything behind, and what runs on belongs to its job alone.
         if not left or outcome.disposition != "finished" or has_children():
@@ -65,7 +78,13 @@ def main(sock: socket.socket, template_pid: int, settings: Settings, runner: Run
     os._exit(has_children())  # 0 tells the template that nothing is left to end
 
 
-def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket.socket) -> Outcome:
+def run(
+    assignment: Assignment,
+    settings: Settings,
+    runner: Runner,
+    plain: Plain | None,
+    sock: socket.socket,
+) -> Outcome:
     """Run one job and say how it ended; whatever the job does, this returns."""
     clock.correct(assignment.clock_offset_s)
     began = time.monotonic()
@@ -78,6 +97,8 @@ def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket
             wire.send(sock, terms)
 
     try:
+        if assignment.after and plain:
+            return plain.follow_up(assignment)
         call = decode(assignment.data, settings.worker.allow_functions)
         if call.function == RUN_CHUNK:
             attempt = Attempt(
@@ -91,13 +112,18 @@ def run(assignment: Assignment, settings: Settings, runner: Runner, sock: socket
             )
             counts = runner.run(call.kwargs, attempt)
             return success(assignment, counts, time.monotonic() - began)
-        horse_rq = importlib.import_module("rqscan.fleet.horse_rq")
-        with soft_limit(assignment.soft_timeout_s):
-            outcome: Outcome = horse_rq.run(assignment, settings, began)
+        return _full(plain, assignment, call.function).run(assignment, began)
     except BaseException as e:  # noqa: BLE001 - a job may raise anything; its record is the answer
         return failure(assignment, e, time.monotonic() - began)
-    else:
-        return outcome
+
+
+def _full(plain: Plain | None, assignment: Assignment, function: str) -> Plain:
+    if plain:
+        return plain
+    raise RefusedPayloadError(
+        f"the job is of the scan kind {assignment.kind!r}, but its payload names {function!r}; "
+        "refused and kept for inspection"
+    )
 
 
 def _reporter(sock: socket.socket) -> Callable[[float], None]:

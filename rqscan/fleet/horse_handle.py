@@ -61,7 +61,7 @@ class Horse:
         limit_s = self.assignment.timeout_s if self.assignment else 0
         if limit_s <= 0:  # RQ: -1 is no limit
             return NEVER
-        return self.began + limit_s
+        return self.began + limit_s + (self.assignment.grace_s if self.assignment else 0)
 
     @property
     def stall_deadline(self) -> float:

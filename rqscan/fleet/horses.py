@@ -44,6 +44,7 @@ class Stable:
         on_end: called with the horse, its assignment and the outcome; no outcome means that the
             horse died without one.
         stacks_fd: the file that horses write their stacks to.
+        role: of the template, "light" or "full".
     """
 
     def __init__(
@@ -53,7 +54,10 @@ class Stable:
         selector: selectors.BaseSelector,
         on_end: Callable[[Horse, Assignment, Outcome | None], None],
         stacks_fd: int,
+        *,
+        role: str = "light",
     ) -> None:
+        self._role = role
         self._settings, self._size, self._selector, self._on_end = settings, size, selector, on_end
         self._stacks_fd = stacks_fd
         self._spares: deque[Horse] = deque()
@@ -65,8 +69,8 @@ class Stable:
 
     @property
     def pids(self) -> list[int]:
-        """The template's and the horses'."""
-        return [self._template.pid, *self._by_pid]
+        """The template's and the horses'; none before the template was first wanted."""
+        return [self._template.pid, *self._by_pid] if self._control else []
 
     @property
     def free(self) -> int:
@@ -87,6 +91,7 @@ class Stable:
                     "rqscan.fleet.template",
                     str(theirs.fileno()),
                     str(self._stacks_fd),
+                    self._role,
                 ],
                 pass_fds=[theirs.fileno(), self._stacks_fd],
                 stdin=memory,

@@ -7,6 +7,7 @@ it refuses it because a later attempt has the job (`fenced`).
 
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Ledger:
         self, name: str, max_lost: int, on_unrecorded: Unrecorded = lambda *_: None
     ) -> None:
         self._name, self._max_lost, self._on_unrecorded = name, max_lost, on_unrecorded
+        self.follow_ups: deque[tuple[str, str]] = deque()  # end and job, for a horse to see to
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
         self._unsent: dict[str, None] = {}  # tokens, in order
         self._kept: dict[Path, set[str]] = {}  # files of ends, with the tokens that are still in
@@ -125,7 +127,7 @@ class Ledger:
             "EVALSHA", scripts.FINISH.sha, len(own), *own, job, token, end.disposition,
             end.result_ttl_s, end.failure_ttl_s, f"{end.worked_s:.6f}", queue, self._max_lost,
             end.observations, end.probes, int(end.is_refused),
-            f"{end.retry_delay_s:.3f}", end.retries,
+            f"{end.retry_delay_s:.3f}", end.retries, int(end.is_repeated), int(end.is_front),
             2 * len(end.fields), *flat(end.fields), *flat(end.result),
             then=lambda answer: self._on_recorded(token, answer),
         )  # fmt: skip
@@ -138,6 +140,9 @@ class Ledger:
             return
         assignment, end = self._ends.pop(token)
         self._forget(token)
+        if isinstance(answer, list):
+            self.follow_ups.append((answer[1].decode(), assignment.job_id))
+            answer = answer[0]
         became, how = answer.decode(), end.disposition
         has_failed = became in {"failed", "stopped"}
         self.done += became == "finished"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
+from rqscan import clock
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.broker.payload import PROTOCOL
@@ -100,6 +101,17 @@ class Registration:
     def renew(self) -> None:
         """Register anew at once: the server does not know this epoch, or something has changed."""
         self._next_beat = 0.0
+
+    def end(self, link: Link) -> None:
+        """Say goodbye: nobody is to look for this worker."""
+        me = keys.worker(self._name)
+        for members in (keys.WORKERS, *map(keys.workers_of, self._queues)):
+            link.send("SREM", members, me)
+        for members in (keys.PRESENCE, keys.HOLDERS):
+            link.send("ZREM", members, self._name)
+        link.send("DEL", keys.record(self._name))
+        link.send("HSET", me, "death", clock.iso(clock.now()), "state", "idle")
+        link.send("EXPIRE", me, 60)  # RQ's readers may still look at its counts
 
     @property
     def fleet(self) -> tuple[str, int]:

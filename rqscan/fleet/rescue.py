@@ -22,8 +22,9 @@ SWEEP_S = 1.0
 SWEEPER_MS = 2_500
 """Lease of the sweeper: a dead one delays a rescue by so much and the next beat of another."""
 
-REGISTRY_LEASE_S = 90
-"""How far ahead RQ's own registries are scored: no reader's clean-up acts before we do."""
+REGISTRY_LEASE_S = 3_000_000_000
+"""How far ahead RQ's own registries are scored, 95 years: a reader that cleans them up (`rq info`)
+goes by its own clock, which may be wrong, and must not end what runs."""
 
 OVERDUE_S = 0.6
 """A worker is a suspect once its beat is overdue by so much."""

@@ -1,15 +1,17 @@
 """The template process: small, loaded once, forked into a work-horse for every job.
 
-It is started by exec (``python -m rqscan.fleet.template CONTROL STACKS``, two descriptors, and the
-settings on stdin), holds no thread and no connection, and never imports RQ or Redis: a fork costs
-what the process weighs. Over its control socket comes one socket per horse wanted; back go (pid,
--1) for each fork, (0, 0) for one that failed, and (pid, wait status) for each death. When the
-worker's end closes, every horse and all that it started is killed.
+It is started by exec (``python -m rqscan.fleet.template CONTROL STACKS ROLE``, two descriptors, and
+the settings on stdin) and holds no thread and no connection. A fork costs what the process weighs,
+so there are two roles: ``light`` never imports RQ or Redis; ``full`` has them loaded, and starts
+when the first plain function comes. Over its control socket comes one socket per horse wanted; back
+go (pid, -1) for each fork, (0, 0) for one that failed, and (pid, wait status) for each death. When
+the worker's end closes, every horse and all that it started is killed.
 """
 
 import contextlib
 import faulthandler
 import gc
+import importlib
 import os
 import select
 import signal
@@ -17,6 +19,8 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -27,7 +31,6 @@ from rqscan.fleet import horse
 from rqscan.fleet.horse_handle import STOP_GRACE_S
 from rqscan.fleet.stacks import DUMP_SIGNAL
 from rqscan.process import adopt_orphans, children, kill_group
-from rqscan.scan.execute import Runner
 
 __all__ = ["NEWS", "main"]
 
@@ -38,7 +41,7 @@ END_S = 2
 """Longest wait for killed processes to be gone: one may hang in the kernel."""
 
 
-def main(control_fd: int, stacks_fd: int) -> None:
+def main(control_fd: int, stacks_fd: int, role: str) -> None:
     """Serve a worker until it goes away."""
     os.set_inheritable(stacks_fd, False)  # noqa: FBT003 - its one argument
     faulthandler.register(DUMP_SIGNAL, file=stacks_fd, all_threads=True)  # for the horses
@@ -47,8 +50,11 @@ def main(control_fd: int, stacks_fd: int) -> None:
     settings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Settings)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - settings hold secrets: no job reads them
         os.dup2(nothing.fileno(), 0)
-    runner = horse.prepare(settings)
-    setproctitle("rqscan template")
+    runner, plain = horse.prepare(settings), None
+    if role == "full":
+        plain = importlib.import_module("rqscan.fleet.horse_rq").PlainRunner(settings)
+    main_of_horse = partial(horse.main, settings=settings, runner=runner, plain=plain)
+    setproctitle(f"rqscan template {role}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the worker's to handle
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -60,13 +66,13 @@ def main(control_fd: int, stacks_fd: int) -> None:
     horses: set[int] = set()
     # A worker killed with unread news gives an error instead of the end of the stream.
     with contextlib.suppress(OSError):
-        _serve(control, woken, settings, runner, horses)
+        _serve(control, woken, horses, main_of_horse)
     _end_all(horses)
     os._exit(0)
 
 
 def _serve(
-    control: socket.socket, woken: int, settings: Settings, runner: Runner, horses: set[int]
+    control: socket.socket, woken: int, horses: set[int], main_of_horse: Callable[..., None]
 ) -> None:
     orphans = _Orphans(horses)
     poll = select.poll()
@@ -90,7 +96,7 @@ def _serve(
                 control.send(NEWS.pack(0, 0))
                 continue
             if not pid:
-                _become_horse(fds[0], [control.fileno(), woken], me, settings, runner)
+                _become_horse(fds[0], [control.fileno(), woken], me, main_of_horse)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # here and in the child: whoever is first
             os.close(fds[0])
@@ -100,14 +106,14 @@ def _serve(
 
 
 def _become_horse(
-    fd: int, not_ours: list[int], template_pid: int, settings: Settings, runner: Runner
+    fd: int, not_ours: list[int], template_pid: int, main_of_horse: Callable[..., None]
 ) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for other in not_ours:
             os.close(other)
-        horse.main(socket.socket(fileno=fd), template_pid, settings, runner)
+        main_of_horse(socket.socket(fileno=fd), template_pid)
     finally:
         os._exit(1)
 
@@ -180,4 +186,4 @@ def _signal(pid: int, signum: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -30,7 +30,7 @@ REPORT_S = 1.0
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
-    """One attempt of a job, for a horse to run."""
+    """One attempt of a job, for a horse to run; or, with `after`, what its end entails."""
 
     queue: str
     kind: str = ""  # of a chunk; a plain function has none
@@ -48,6 +48,14 @@ class Assignment(Struct, frozen=True, kw_only=True):
     retries: int = 0  # how many failures are tried again
     retry_backoff_s: float = 0
     retry_backoff_max_s: float = 0
+    grace_s: int = 0  # the horse minds the hard limit itself, and is killed so much later
+    job: dict[bytes, bytes] = field(default_factory=dict)  # the whole hash, of a plain function
+    after: str = ""  # finished, failed, stopped…: the end of the job that is to be followed up
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it needs RQ's own classes, which only horses of the full template have."""
+        return bool(self.job or self.after)
 
 
 class Report(Struct, frozen=True, tag=True):
@@ -77,7 +85,9 @@ class Outcome(Struct, frozen=True, kw_only=True, tag=True):
     result_ttl_s: int = 0
     failure_ttl_s: int = 0
     retries: int = 0  # most failures that are tried again
-    retry_delay_s: float = 0
+    retry_delay_s: float = 0  # of a repetition too
+    is_repeated: bool = False  # queued again though it is finished
+    is_front: bool = False  # of its queue, when it is queued again
     is_recorded: bool = True  # False: no horse lived to record the end of its chunk
     is_going_on: bool = False  # the horse takes another job
     is_refused: bool = False

@@ -22,7 +22,6 @@ import redis
 from rq.worker import Worker
 
 from rqscan import clock, config
-from rqscan.broker import keys
 from rqscan.broker.connect import revive, url_of
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.link import Link
@@ -36,6 +35,7 @@ from rqscan.fleet.claims import BELL_S, Claims
 from rqscan.fleet.errands import Errands
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.ledger import Ledger
+from rqscan.fleet.left_over import LeftOver
 from rqscan.fleet.peek import Peek
 from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
@@ -77,8 +77,7 @@ class ScanWorker(Worker):
         self.settings = settings or config.load()
         self.concurrency = concurrency or os.cpu_count() or 1
         self._boot = secrets.token_hex(4)
-        self._signals = 0
-        self._stop_deadline = float("inf")
+        self._signals, self._stop_deadline = 0, float("inf")
 
     def _set_ip_address(self, connection: redis.Redis) -> None:
         try:
@@ -91,17 +90,16 @@ class ScanWorker(Worker):
         self,
         burst: bool = False,  # noqa: FBT001, FBT002 - RQ's signature
         *_: Any,
+        max_jobs: int | None = None,
         stop_timeout_s: float | None = None,
         **__: Any,
     ) -> bool:
-        """Run jobs until a signal ends it; RQ's other arguments are taken and mean nothing.
+        """Run jobs until a signal ends it; tell whether any ran. RQ's other arguments mean nothing.
 
         Args:
             burst: end once there is nothing left to claim.
+            max_jobs: end once so many have run.
             stop_timeout_s: how long running jobs may go on after the first signal.
-
-        Returns:
-            Whether any job was run.
 
         Raises:
             FailedError: another worker has this name.
@@ -109,9 +107,10 @@ class ScanWorker(Worker):
         with suppress(redis.ConnectionError, redis.TimeoutError):  # told at the first beat, then
             presence.refuse_living_namesake(self.connection, self.name)
         self._set_up(stop_timeout_s)
+        self._attempts.left = max_jobs or self._attempts.left
         with self._selector, stop_signals(self._on_signal) as woken:
             self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
-            self._attempts.stable.start()
+            self._attempts.open()
             log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
                 concurrency=self.concurrency)  # fmt: skip
             try:
@@ -133,15 +132,16 @@ class ScanWorker(Worker):
         self.birth_date = self.last_heartbeat = clock.now()
         self._selector = selectors.DefaultSelector()
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
-        of_horses = msgspec.structs.replace(self.settings, redis=here)
+        own = msgspec.structs.replace(self.settings, redis=here)
         self._kept = Path(self.settings.home) / "ends"
-        self._errands = Errands(of_horses, self._selector)
+        self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
         self._ledger = Ledger(self.name, worker.max_lost, self._unrecorded.add)
         self._ledger.recall(self._kept)
         self._handshake = Handshake(self.name, self.settings)
-        self._attempts = Attempts(of_horses, self.concurrency, self._selector, self._ledger)
+        self._attempts = Attempts(own, self.concurrency, self._selector, self._ledger, self._want)
         self._rescue = Rescue(self.name, worker)
+        self._left_over = LeftOver(self.name, self._attempts.follow_up)
         self._registration = Registration(
             self.name, names, self._boot, worker.heartbeat_s, handshake=self._handshake,
             describe=self._describe, held=lambda: self._attempts.held, on_beat=self._on_beat,
@@ -154,7 +154,7 @@ class ScanWorker(Worker):
             name=presence.client_name(self._boot),
         )  # fmt: skip
         self._bell = Link(
-            self.connection, self._selector, self._on_bell_up, lambda _: None, blocking_s=BELL_S
+            self.connection, self._selector, self._want, lambda _: None, blocking_s=BELL_S
         )
         self._peek = Peek(self.connection, self._selector, self._command)
 
@@ -170,6 +170,7 @@ class ScanWorker(Worker):
         if self._may_beat:
             self._registration.beat(self._command)
             self._rescue.sweep(self._command)
+            self._left_over.look(self._command)
         self._attempts.enforce_limits()
         if self._is_giving_back:
             self._attempts.give_back()
@@ -179,7 +180,7 @@ class ScanWorker(Worker):
             self._claims.claim(self._command, self._bell, self._attempts.free)
         self._command.flush()
         self._bell.flush()
-        wants_more = not self._signals and self._attempts.stable.ask()
+        wants_more = self._attempts.ask()
         timeout = 0.0 if wants_more else max(0.0, self._deadline() - time.monotonic())
         for key, events in self._selector.select(timeout):
             key.data(events)
@@ -189,7 +190,7 @@ class ScanWorker(Worker):
         deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
         deadlines += [self._errands.deadline, self._handshake.ask_at, self._unrecorded.deadline]
         if self._may_beat:
-            deadlines += [self._registration.deadline, self._rescue.deadline]
+            deadlines += [x.deadline for x in (self._registration, self._rescue, self._left_over)]
         if self._registration.is_current:
             deadlines += [self._bell.deadline, self._peek.deadline]
         return min(deadlines)
@@ -204,14 +205,14 @@ class ScanWorker(Worker):
         return self._signals > 1 or time.monotonic() >= self._stop_deadline
 
     def _is_over(self, *, burst: bool) -> bool:
-        if self._attempts.running:
+        if self._attempts.is_busy:
             return False
         if self._signals:
             is_settled = not self._claims.is_open and not len(self._ledger)
             is_recorded = not len(self._unrecorded) or self._is_giving_back
             return (is_settled and is_recorded) or self._registration.away_s > 1
         is_idle = self._registration.is_current and self._claims.is_idle
-        return burst and is_idle and not len(self._ledger)
+        return not len(self._ledger) and ((burst and is_idle) or self._attempts.left <= 0)
 
     def _on_signal(self, name: str) -> None:
         self._signals += 1
@@ -224,6 +225,7 @@ class ScanWorker(Worker):
     def _on_beat(self, beat: Beat) -> None:
         self._ledger.resend()
         self._rescue.is_sweeper = beat.role == "sweeper"
+        self._left_over.assign(is_sweeper=beat.role != "follower")
         self._peek.watch(beat.queues)
         for token in beat.taken:
             self._attempts.drop(token)
@@ -236,6 +238,7 @@ class ScanWorker(Worker):
         self._registration.link_is_down(reason)
         self._claims.link_is_down()
         self._rescue.link_is_down()
+        self._left_over.assign(is_sweeper=False)
         self._bell.reset()  # the same way leads to it, and nothing is due on it for long
         self._peek.watch([])
         revive(self.settings)
@@ -243,7 +246,7 @@ class ScanWorker(Worker):
     def _on_command_up(self) -> None:
         self._registration.link_is_up(self._command.run_id)
 
-    def _on_bell_up(self) -> None:
+    def _want(self) -> None:
         self._claims.is_wanted = True
 
     def _on_store(self, answer: dict[str, Any] | None) -> None:
@@ -271,7 +274,7 @@ class ScanWorker(Worker):
             clock_offset_s=self._registration.clockwork.offset_s,
             clock_error_s=self._registration.clockwork.error_s,
             store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
-            rss_bytes=presence.memory_bytes(self._attempts.stable.pids),
+            rss_bytes=presence.memory_bytes(self._attempts.pids),
             done=self._ledger.done, failed=self._ledger.failed,
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.
@@ -280,18 +283,12 @@ class ScanWorker(Worker):
         return record, fields | client | {"state": "busy" if jobs else "idle"}
 
     def _say_goodbye(self) -> None:
-        self._attempts.stable.stop()
+        self._attempts.close()
         self._errands.stop()
         self._peek.watch([])
         self._ledger.keep(self._kept)
-        if self._registration.is_displaced:
-            return  # all that stands there is the other's
-        me = keys.worker(self.name)
-        for members in (keys.WORKERS, *map(keys.workers_of, self.queue_names())):
-            self._command.send("SREM", members, me)
-        self._command.send("ZREM", keys.PRESENCE, self.name)
-        self._command.send("ZREM", keys.HOLDERS, self.name)
-        self._command.send("DEL", keys.record(self.name), me)
+        if not self._registration.is_displaced:  # then all that stands there is the other's
+            self._registration.end(self._command)
         until = time.monotonic() + 1
         while self._command.is_waiting and time.monotonic() < until:
             self._command.flush()

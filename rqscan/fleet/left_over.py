@@ -1,0 +1,63 @@
+"""Left over: follow-ups whose worker died before they were done; the sweeper has them done.
+
+See `rqscan.fleet.follow_up` for what they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from rqscan.broker import keys, scripts
+from rqscan.broker.link import LOST, Link
+from rqscan.logs import Event, log
+
+__all__ = ["LeftOver"]
+
+SOON_S, LATE_S = 2.0, 30.0
+"""A new sweeper looks soon, since a worker may have died, then less and less often."""
+
+AGAIN_S = 130
+"""How long one is left to the worker that took it: longer than a follow-up may take."""
+
+MOST = 10
+"""Taken at once: each waits for a work-horse of the sweeper."""
+
+
+class LeftOver:
+    """The sweeper's look at what nobody has followed up.
+
+    Args:
+        name: of the worker.
+        follow_up: called with end and job of each.
+    """
+
+    def __init__(self, name: str, follow_up: Callable[[str, str], None]) -> None:
+        self._name, self._follow_up = name, follow_up
+        self._pause_s = SOON_S
+        self.deadline = float("inf")  # monotonic time of the next look
+
+    def assign(self, *, is_sweeper: bool) -> None:
+        """Learn whether to look, as each beat tells."""
+        if not is_sweeper:
+            self.deadline = float("inf")
+        elif self.deadline == float("inf"):
+            self._pause_s, self.deadline = SOON_S, time.monotonic()
+
+    def look(self, link: Link) -> None:
+        """Take what is due if we are the sweeper."""
+        if time.monotonic() >= self.deadline:
+            self.deadline = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LATE_S)
+            link.send(
+                "EVALSHA", scripts.FOLLOW_UP.sha, 1, keys.FOLLOW_UPS, MOST, AGAIN_S, then=self._take
+            )
+
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, redis.RedisError):
+            if answer is not LOST:
+                log(Event.REDIS_REFUSED, worker=self._name, what="follow-up", reason=str(answer))
+            return
+        for member in answer:
+            self._follow_up(*member.decode().split(":", 1))
