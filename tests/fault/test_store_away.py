@@ -1,10 +1,13 @@
 """The database goes away between a scan's plan and its rows."""
 
+from pathlib import Path
+
 from msgspec.structs import replace
 from rq.job import Job
 
 from rqscan.config import DatabaseSettings
 from tests.rig import Rig
+from tests.servers import wait_for
 
 
 def test_a_chunk_whose_rows_cannot_be_stored_is_failed_with_the_reason(
@@ -13,6 +16,9 @@ def test_a_chunk_whose_rows_cannot_be_stored_is_failed_with_the_reason(
     url = mariadb.database_url()
     rig = Rig(replace(settings, database=DatabaseSettings(url=url)), tmp_path)
     try:
+        first = rig.worker("default")
+        wait_for(lambda: list(Path(settings.home).glob("store-*")))  # it knows its store from now
+        assert first.stop() == 0
         planned = rig.json("scan", "127.0.0.1", "-p", "1-10", "--no-wait")
         mariadb.kill()
         worker = rig.worker("default")
