@@ -97,7 +97,8 @@ def log(event: Event, **fields: Any) -> None:
         ValueError: the event is not in the list.
     """
     level = logging.WARNING if Event(event) in _WARNINGS else logging.INFO
-    structlog.get_logger("rqscan").log(level, str(event), **fields)
+    if logging.getLogger("rqscan").isEnabledFor(level):  # what nobody sees costs next to nothing
+        structlog.get_logger("rqscan").log(level, str(event), **fields)
 
 
 def _stamp(_logger: Any, method: str, fields: EventDict) -> EventDict:

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import redis
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from rqscan.broker.dial import Dial
-from rqscan.broker.scripts import SCRIPTS
+from rqscan.broker.scripts import Script
 
 __all__ = ["LOST", "Link"]
 
@@ -57,6 +57,7 @@ class Link:
         on_down: called with the reason each time the link goes down, or can't come up.
         blocking_s: longest time that a command of this link may block in the server.
         name: of the connection, as CLIENT LIST tells it; ids begin anew with the server.
+        scripts: those that are called on this link.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Link:
         *,
         blocking_s: float = 0,
         name: str = "rqscan",
+        scripts: Iterable[Script] = (),
     ) -> None:
         self._dial = Dial(client.connection_pool, selector, self._on_open, self._on_failed)
         self._selector = selector
         self._on_up, self._on_down = on_up, on_down
         self._overdue_s = ANSWER_S + blocking_s
-        self._name = name
+        self._name, self._scripts = name, scripts
         self._socket: socket.socket | None = None
         self._waiting: deque[tuple[Callback | None, float]] = deque()
         self._out = bytearray()
@@ -186,7 +188,7 @@ class Link:
             *([("SELECT", settings.db)] if settings.db else []),
             ("CLIENT", "SETNAME", self._name),
             ("CLIENT", "ID"),
-            *(("SCRIPT", "LOAD", script.text) for script in SCRIPTS),
+            *(("SCRIPT", "LOAD", script.text) for script in self._scripts),
             ("INFO", "server"),
         ]
 

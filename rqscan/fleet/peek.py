@@ -21,7 +21,7 @@ __all__ = ["Peek"]
 BLOCK_S = 60
 """Longest block: what keeps a connection in use, and tells in time that it is gone."""
 
-AGAIN_S = (0.03, 0.25)
+AGAIN_S = (0.03, 0.5)
 """Shortest and longest pause after an answer: as long as jobs wait, the next comes at once, and
 those who claim hand the bell on by themselves. Doubled each time."""
 

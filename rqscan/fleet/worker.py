@@ -27,6 +27,7 @@ from rqscan.broker.jobs import ScanJob
 from rqscan.broker.link import Link
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
+from rqscan.broker.scripts import SCRIPTS
 from rqscan.config import QueueSettings, Settings
 from rqscan.errors import FailedError
 from rqscan.fleet import presence
@@ -151,7 +152,7 @@ class ScanWorker(Worker):
         )
         self._command = Link(
             self.connection, self._selector, self._on_command_up, self._on_down,
-            name=presence.client_name(self._boot),
+            name=presence.client_name(self._boot), scripts=SCRIPTS,
         )  # fmt: skip
         self._bell = Link(
             self.connection, self._selector, self._want, lambda _: None, blocking_s=BELL_S

@@ -43,8 +43,7 @@ class Runner:
 
     def __init__(self, settings: Settings) -> None:
         load_kinds(settings.jobs.path)
-        self._scope = partial(Scope, settings.scope.allow, settings.scope.deny)
-        self._scope()  # a wrong entry is told at start, not by the first chunk
+        self._scope = Scope(settings.scope.allow, settings.scope.deny)
         self._outbox = Outbox(settings)
 
     def run(self, payload: dict[str, Any], attempt: Attempt) -> dict[str, int]:
@@ -96,7 +95,7 @@ class Runner:
         except UsageError as e:
             raise RefusedPayloadError(f"the payload asks for what is not here: {e}") from e
         attempt.announce(kind)
-        scope = self._scope(chunk.exclude)
+        scope = self._scope.afresh(chunk.exclude)
         targets = scope.check(chunk.targets)
         named = (scope.resolve(name)[0] for name in targets.names)
         addresses = list(dict.fromkeys([*targets.addresses(), *named]))

@@ -8,6 +8,7 @@ only exclude more.
 import socket
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from functools import cache
 
 from rqscan.errors import ConfigError, OutOfScopeError, UsageError
@@ -52,15 +53,31 @@ class Scope:
         *,
         look_up: Callable[[str], Sequence[str]] = resolve,
     ) -> None:
-        self.resolve = cache(look_up)
-        self._excluded = parse_targets(exclude)
+        self._look_up = look_up
         self._denied = [
             *((found, f"denied by scope.deny {entry}") for entry, found in _parse("deny", deny)),
             *((parse_range(entry), f"never scanned ({entry})") for entry in _NEVER),
-            *((found, f"excluded ({text(found)})") for found in self._excluded.ranges),
         ]
         allowed = [found for _, found in _parse("allow", allow)]
         self._inside = merge(allowed, [found for found, _ in self._denied])
+        self._begin(exclude)
+
+    def _begin(self, exclude: Iterable[str]) -> None:
+        self.resolve = cache(self._look_up)
+        self._excluded = parse_targets(exclude)
+        if ranges := self._excluded.ranges:
+            self._denied = [*self._denied, *((r, f"excluded ({text(r)})") for r in ranges)]
+            self._inside = merge(self._inside, ranges)
+
+    def afresh(self, exclude: Iterable[str]) -> "Scope":
+        """Give the same scope for other work: names are looked up anew, and `exclude` is left out.
+
+        Raises:
+            UsageError: an excluded target is not understood.
+        """
+        scope = copy(self)
+        scope._begin(exclude)  # noqa: SLF001 - of this very class
+        return scope
 
     def may_dial(self, address: str) -> bool:
         """Tell whether this address may get a packet."""

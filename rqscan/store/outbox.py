@@ -6,6 +6,7 @@ from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
 from rqscan.model import ChunkRecord
 from rqscan.store.database import Database
+from rqscan.store.dialects import dialect_of
 from rqscan.store.repository import Repository
 
 __all__ = ["Outbox"]
@@ -14,11 +15,10 @@ RETRY_S = 5.0
 
 
 class Outbox:
-    """Puts chunk records into the store; connects at the first one."""
+    """Puts chunk records into the store; connects at the first one, so that it can be forked."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._database: Database | None = None
+        self._database = Database(dialect_of(settings))
 
     def record(self, record: ChunkRecord) -> bool:
         """Write a record with its rows, trying again for a few seconds while the store is away.
@@ -38,14 +38,8 @@ class Outbox:
             wait=wait_random_exponential(multiplier=0.05, max=1),
             reraise=True,
         )
-        return again(self._record, record)
+        return again(Repository(self._database).record, record)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
-        if self._database is not None:
-            self._database.close()
-
-    def _record(self, record: ChunkRecord) -> bool:
-        if self._database is None:
-            self._database = Database.open(self._settings)
-        return Repository(self._database).record(record)
+        self._database.close()
