@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="that a run is to take (default: 2)")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 0.5 s")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--match", nargs="+", default=[""], help="parts of contenders' names")
+    parser.add_argument("--match", nargs="+", default=["*"], help="contenders, as shell patterns")
     parser.add_argument("--minutes", type=float, default=30, help="after which no run starts")
     parser.add_argument("--json", action="store_true", help="print every figure as one object")
     asked = parser.parse_args()
@@ -97,7 +98,7 @@ def one_round(
     runs = list(plan(section, asked))
     shift = number % len(runs)  # nobody always follows the same neighbour
     for label, run in runs[shift:] + runs[:shift]:
-        if not any(part in label for part in asked.match):
+        if not any(fnmatch(label, pattern) for pattern in asked.match):
             continue
         if time.monotonic() > asked.deadline:
             print(f"bench: no time left for {section}: {label}", file=sys.stderr)
@@ -152,19 +153,24 @@ def print_throughput(found: Results) -> None:
     print(f"{'contender':28} jobs/s: min-median-max    CPU ms per job, median: "
           "main + below + gone + redis = all")  # fmt: skip
     for name, runs in found.items():
-        rates = [run["jobs_per_s"] for run in runs if run]
-        if not rates:
+        whole = [run for run in runs if run]
+        if not whole:
             print(f"{name:28} failed")
             continue
-        roles = [[run["cpu_ms"][role] for run in runs if run] for role in runs[0]["cpu_ms"]]
+        rates = [run["jobs_per_s"] for run in whole]
+        roles = [[run["cpu_ms"][role] for run in whole] for role in whole[0]["cpu_ms"]]
         cpu = [statistics.median(spent) for spent in roles]
-        stalled = sum(not run["is_whole"] for run in runs if run)
+        stalled = sum(not run["is_whole"] for run in whole)
         print(f"{name:28} {spread(rates):>22}    {' + '.join(f'{ms:.2f}' for ms in cpu)}"
               f" = {sum(cpu):.2f}{f'   stalled in {stalled} runs' if stalled else ''}")  # fmt: skip
     print(f"\n{'ratio of jobs/s, round by round':58} min-median-max  target")
     for ours, theirs, target in RATIOS:
         pairs = zip(found.get(ours, []), found.get(theirs, []), strict=False)
-        ratios = [mine["jobs_per_s"] / its["jobs_per_s"] for mine, its in pairs if mine and its]
+        ratios = [
+            mine["jobs_per_s"] / its["jobs_per_s"]
+            for mine, its in pairs
+            if mine and its and its["jobs_per_s"]
+        ]
         if ratios:
             print(f"{f'{ours} / {theirs}':58} {spread(ratios):>14}  {target or ''}"
                   f"{missed(statistics.median(ratios) < (target or 0))}")  # fmt: skip

@@ -13,6 +13,7 @@ __all__ = ["idle", "latency", "memory", "requests", "throughput"]
 
 RUN_S = 30  # longest wait for the jobs of one run
 SETTLE_S = 4  # after a start: registrations, and a first beat
+CALM_S = 10  # before idleness is measured: connections to each queue are made one by one
 
 
 def _fleet(stack: ExitStack, rig: Rig, side: Contender, *queues: str, url: str = "") -> Fleet:
@@ -116,7 +117,7 @@ def idle(rig: Rig, side: Contender, queues: int, seconds: float) -> list[dict[st
         for counter in counters:
             stack.enter_context(counter)
             _fleet(stack, rig, side, *names, url=counter.url)
-        time.sleep(SETTLE_S)
+        time.sleep(CALM_S)
         before = [counter.snapshot()[0] for counter in counters]
         time.sleep(seconds)
         after = [counter.snapshot()[0] for counter in counters]
