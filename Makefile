@@ -38,15 +38,23 @@ rq-suite: dev ## RQ's own tests, with our worker, queue and job
 	@tools/servers.sh
 	@tools/rq_suite.sh
 
-bench: dev ## run what is in bench/
+bench: dev .venv-bench/stamp ## run what is in bench/
 	@tools/servers.sh
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
 
+# the systems that bench/jobs.py runs beside ours: never in .venv, where they would change its pins
+.venv-bench/stamp: requirements-bench.txt | dev
+	rm -rf .venv-bench
+	$(BIN)/python -m venv .venv-bench
+	.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --no-input --require-hashes -r $<
+	touch $@
+
 clean: ## remove .venv/ and all that was made here
-	rm -rf .venv .servers .hypothesis .*_cache build dist *.egg-info
+	rm -rf .venv .venv-bench .servers .hypothesis .*_cache build dist *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 lock: dev ## pin the newest allowed versions of what is new in pyproject.toml
 	$(COMPILE) --group build -o requirements-build.txt
 	$(COMPILE) --extra embedded pyproject.toml -o requirements.txt
 	$(COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+	$(COMPILE) --group bench -o requirements-bench.txt

@@ -1,0 +1,1 @@
+"""What bench/jobs.py stands on: the contenders, their clients, and how each thing is measured."""

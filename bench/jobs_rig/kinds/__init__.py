@@ -1,0 +1,1 @@
+"""Scan kinds of the bench, set by `jobs.path`: ours run no others in it."""
