@@ -53,9 +53,21 @@ local function put_due(queue, f, at)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', f, 'LIMIT', 0, 500)) do
     local job = 'rq:job:' .. id
     redis.call('ZREM', scheduled, id)
-    if redis.call('HGET', job, 'status') == 'scheduled' then
+    local fields = redis.call('HMGET', job, 'status', 'rate_limit_key', 'rate_limit_concurrency',
+      'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at')
+    local status, limit, places = fields[1], fields[2], fields[3]
+    local has_run = fields[6] and fields[6] ~= ''
+    local is_front = fields[4] == '1' or (fields[5] == '1' and has_run)
+    if status == 'scheduled' and limit and places then
+      -- It waits for a place, which RQ's own code hands out: a follow-up.
+      redis.call('HSET', job, 'status', 'rate_limited', 'enqueue_at_front', is_front and 1 or 0)
+      redis.call('SADD', 'rq:rl-keys', limit)
+      redis.call('HSET', 'rq:rl:' .. limit, 'concurrency', places)
+      redis.call('ZADD', 'rq:rl:' .. limit .. ':rate_limited', math.floor(f), id)
+      redis.call('ZADD', 'rqscan:follow_ups', 0, 'retry:' .. id)
+    elseif status == 'scheduled' then
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
-      redis.call('RPUSH', 'rq:queue:' .. queue, id)
+      redis.call(is_front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
       redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
     end
   end

@@ -52,7 +52,10 @@ def perform(client: redis.Redis, scope: Scope, end: str, job_id: str) -> None:
         queue = ScanQueue(job.origin, connection=client)
         queue.enqueue_dependents(job, refresh_job_status=False)
     if job.has_rate_limit:
-        for other in RateLimitRegistry.from_job(job).release_stale_and_enqueue(job.id):
+        limit = RateLimitRegistry.from_job(job)
+        promoted = limit.release_stale_and_enqueue(job.id)
+        promoted += limit.acquire_and_enqueue(limit.concurrency)  # for one that was scheduled
+        for other in promoted:
             ring(client, ScanJob.fetch(other, connection=client).origin)
     error = job.latest_result() if end == "failed" else None
     _tidy(client, job)
