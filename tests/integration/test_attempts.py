@@ -38,11 +38,11 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger("w", 1, on_unrecorded=lambda *end: self.unrecorded.append(end))
         odd = msgspec.structs.replace(settings, jobs=JobsSettings(str(ROOT / "tests/odd_kinds")))
-        self.attempts = Attempts(odd, 2, self._selector, self._ledger)
-        self.attempts.stable.start()
+        self.attempts = Attempts(odd, 2, self._selector, self._ledger, lambda: None)
+        self.attempts.open()
 
     def turn(self):
-        self.attempts.stable.ask()
+        self.attempts.ask()
         self.attempts.enforce_limits()
         self._ledger.send(Direct(self.client))
         for key, events in self._selector.select(0.02):
@@ -83,7 +83,7 @@ def loop(settings, redis_server, tmp_path, monkeypatch):
     with redis_server.client() as client:
         made = Loop(settings, client)
         yield made
-        made.attempts.stable.stop()
+        made.attempts.close()
 
 
 def test_a_job_is_stopped_for_good_and_its_chunk_is_to_be_recorded(loop):
