@@ -15,7 +15,7 @@ from structlog.typing import EventDict
 
 from rqscan.clock import iso, now
 
-__all__ = ["Event", "configure", "log"]
+__all__ = ["Event", "configure", "log", "set_level"]
 
 
 class Event(StrEnum):
@@ -34,6 +34,7 @@ class Event(StrEnum):
     JOB_STOPPED = "job_stopped"
     HORSE_DIED = "horse_died"
     FOLLOW_UP_FAILED = "follow_up_failed"
+    COMMAND_TAKEN = "command_taken"
     WORKERS_LOST = "workers_lost"
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"
@@ -88,6 +89,15 @@ def configure(level: str, *, as_json: bool, stream: TextIO = sys.stderr) -> None
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def set_level(level: str) -> None:
+    """Log from another level up; `configure` has set the first.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    logging.getLogger().setLevel(level)
 
 
 def log(event: Event, **fields: Any) -> None:

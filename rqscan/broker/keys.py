@@ -37,6 +37,8 @@ FOLLOW_UPS = OWN + "follow_ups"
 """Sorted set: END:JOB whose dependents, rate limit or webhooks wait → Redis time to see to it."""
 SCANS = OWN + "scans"
 """Sorted set: id of each scan that has not ended → Redis time of its request."""
+COMMANDS = OWN + "commands"
+"""Channel on which every worker hears commands."""
 LEADER = OWN + "leader"
 """The scheduler that leads: its token, kept alive by renewal."""
 SCHEDULE = OWN + "schedule"
@@ -96,6 +98,16 @@ def progress(scan_id: str) -> str:
 def ended(scan_id: str) -> str:
     """Bitmap of a scan's chunks whose end is counted in its progress, by chunk number."""
     return f"{progress(scan_id)}:ended"
+
+
+def commands_of(worker_name: str) -> str:
+    """Channel of RQ's own commands to one worker."""
+    return f"{RQ}pubsub:{worker_name}"
+
+
+def reply(command_id: str) -> str:
+    """List of the workers' answers to one command, kept for a minute."""
+    return f"{OWN}reply:{command_id}"
 
 
 def stat(bucket: int) -> str:

@@ -58,6 +58,7 @@ class Link:
         blocking_s: longest time that a command of this link may block in the server.
         name: of the connection, as CLIENT LIST tells it; ids begin anew with the server.
         scripts: those that are called on this link.
+        on_push: called with channel and text of each message of a subscription.
     """
 
     def __init__(
@@ -70,12 +71,13 @@ class Link:
         blocking_s: float = 0,
         name: str = "rqscan",
         scripts: Iterable[Script] = (),
+        on_push: Callable[[bytes, bytes], None] | None = None,
     ) -> None:
         self._dial = Dial(client.connection_pool, selector, self._on_open, self._on_failed)
         self._selector = selector
         self._on_up, self._on_down = on_up, on_down
         self._overdue_s = ANSWER_S + blocking_s
-        self._name, self._scripts = name, scripts
+        self._name, self._scripts, self._on_push = name, scripts, on_push
         self._socket: socket.socket | None = None
         self._waiting: deque[tuple[Callback | None, float]] = deque()
         self._out = bytearray()
@@ -231,7 +233,7 @@ class Link:
             self._deliver()
 
     def _deliver(self) -> None:
-        while self._waiting:
+        while self._waiting or self._on_push:
             try:
                 answer = self._reader.gets()
             except hiredis.ProtocolError as e:  # no Redis, or bytes that got lost
@@ -239,8 +241,14 @@ class Link:
                 return
             if answer is False:  # hiredis' word for "not whole yet"
                 return
+            if self._on_push and isinstance(answer, list) and answer[0] == b"message":
+                self._on_push(*answer[1:])
+                continue
             if isinstance(answer, redis.ResponseError) and str(answer).startswith(DOWN):
                 self._fail(str(answer))
+                return
+            if not self._waiting:
+                self._fail("an answer came that nobody waits for")
                 return
             then, _ = self._waiting.popleft()
             if then:

@@ -10,6 +10,7 @@ horse of the full one, which is started when the first of them comes.
 
 import secrets
 import selectors
+import signal
 import sys
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from rqscan.fleet.presence import JobReport
 from rqscan.fleet.stacks import Stacks
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
+from rqscan.process import kill_group
 
 __all__ = ["Attempts"]
 
@@ -197,6 +199,11 @@ class Attempts:
             self._stacks.ask(pid, partial(answer, each))
         if not asked:
             then(stacks)
+
+    def kill_horses(self) -> None:
+        """Kill each horse that runs a job, as RQ's kill-horse does: its job is lost."""
+        for horse in self.running:
+            kill_group(horse.pid, signal.SIGKILL)
 
     def give_back(self) -> None:
         """Stop all jobs and give them back to their queues; follow-ups are left to others."""

@@ -56,6 +56,7 @@ class Claims:
         self._has_bell = False
         self.is_open = False  # a claim is on its way
         self.is_wanted = False
+        self.is_draining = False  # nothing more is claimed, by command
 
     @property
     def is_idle(self) -> bool:
@@ -68,6 +69,7 @@ class Claims:
 
     def claim(self, link: Link, bell: Link, free: int) -> None:
         """Claim up to `free` jobs if that is wanted; with none free only hand a bell on."""
+        free = 0 if self.is_draining else free
         if not self.is_wanted or self.is_open or not self._registration.may_claim:
             return
         if not free and not self._has_bell:

@@ -30,8 +30,13 @@ __all__ = [
     "is_listening",
     "memory_bytes",
     "refuse_living_namesake",
+    "registered",
     "versions",
 ]
+
+
+FORGET_S = 3600
+"""A worker without a beat for so long is no longer listed."""
 
 
 class JobReport(Struct, frozen=True, kw_only=True):
@@ -127,6 +132,15 @@ def flat(fields: dict[str, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
 
 
+def registered(client: redis.Redis) -> dict[str, tuple[float, bytes]]:
+    """Give the workers of the last hour, lost ones too: age of the last beat, and the record."""
+    now, _ = client.time()
+    beats: Any = client.zrangebyscore(keys.PRESENCE, now - FORGET_S, "+inf", withscores=True)
+    names = {name.decode(errors="replace"): max(0.0, now - beat_at) for name, beat_at in beats}
+    records: Any = client.mget(map(keys.record, names)) if names else []
+    return {n: (a, raw or b"") for (n, a), raw in zip(names.items(), records, strict=True)}
+
+
 def is_listening(client: redis.Redis, queue: str) -> bool:
     """Tell whether a worker that lives takes jobs from a queue."""
     now, _ = client.time()
@@ -160,4 +174,7 @@ def refuse_living_namesake(client: redis.Redis, name: str) -> None:
 
 def _read(client: redis.Redis, name: str) -> Presence | None:
     raw: Any = client.get(keys.record(name))
-    return msgspec.json.decode(raw, type=Presence) if raw else None
+    try:
+        return msgspec.json.decode(raw or b"", type=Presence)
+    except msgspec.MsgspecError:  # gone, or of another version
+        return None

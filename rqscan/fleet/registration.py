@@ -87,6 +87,10 @@ class Registration:
         self.is_suspended = False  # by RQ's own switch
         self._is_clock_told = False
 
+    def presence(self) -> Presence:
+        """Give what would be published now."""
+        return self._describe()[0]
+
     def link_is_up(self, run_id: str) -> None:
         """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
         self.epoch = f"{self._boot}{secrets.token_hex(4)}"

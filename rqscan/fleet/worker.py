@@ -33,6 +33,7 @@ from rqscan.errors import FailedError
 from rqscan.fleet import presence
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.claims import BELL_S, Claims
+from rqscan.fleet.commands import Commands
 from rqscan.fleet.errands import Errands
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.ledger import Ledger
@@ -129,7 +130,7 @@ class ScanWorker(Worker):
         worker = self.settings.worker
         self._stop_timeout_s = worker.stop_timeout_s if stop_timeout_s is None else stop_timeout_s
         names = self.queue_names()
-        queues = {name: self.settings.queues.get(name) or QueueSettings() for name in names}
+        mine = {name: self.settings.queues.get(name) or QueueSettings() for name in names}
         self.birth_date = self.last_heartbeat = clock.now()
         self._selector = selectors.DefaultSelector()
         here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
@@ -147,17 +148,20 @@ class ScanWorker(Worker):
             self.name, names, self._boot, worker.heartbeat_s, handshake=self._handshake,
             describe=self._describe, held=lambda: self._attempts.held, on_beat=self._on_beat,
         )  # fmt: skip
-        self._claims = Claims(
-            self.name, queues, self._boot, self._registration, self._attempts.start
-        )
+        self._claims = Claims(self.name, mine, self._boot, self._registration, self._attempts.start)
         self._command = Link(
-            self.connection, self._selector, self._on_command_up, self._on_down,
+            self.connection, self._selector,
+            lambda: self._registration.link_is_up(self._command.run_id), self._on_down,
             name=presence.client_name(self._boot), scripts=SCRIPTS,
         )  # fmt: skip
         self._bell = Link(
             self.connection, self._selector, self._want, lambda _: None, blocking_s=BELL_S
         )
         self._peek = Peek(self.connection, self._selector, self._command)
+        self._commands = Commands(
+            self.name, self.connection, self._selector, self._command, attempts=self._attempts,
+            claims=self._claims, registration=self._registration, stop=self._on_signal,
+        )  # fmt: skip
 
     def _turn(self) -> None:
         self._command.check()
@@ -165,6 +169,7 @@ class ScanWorker(Worker):
         self._unrecorded.check()
         if self._handshake.is_due():
             self._errands.run("store", then=self._on_store)
+        self._commands.check()
         if self._registration.is_current:
             self._bell.check()
             self._peek.check()
@@ -188,13 +193,13 @@ class ScanWorker(Worker):
 
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
-        deadlines = [time.monotonic() + longest_s, self._command.deadline, self._attempts.deadline]
-        deadlines += [self._errands.deadline, self._handshake.ask_at, self._unrecorded.deadline]
+        parts = (self._command, self._commands, self._attempts, self._errands, self._unrecorded)
+        deadlines = [time.monotonic() + longest_s, *(part.deadline for part in parts)]
         if self._may_beat:
             deadlines += [x.deadline for x in (self._registration, self._rescue, self._left_over)]
         if self._registration.is_current:
             deadlines += [self._bell.deadline, self._peek.deadline]
-        return min(deadlines)
+        return min(self._handshake.ask_at, *deadlines)
 
     @property
     def _may_beat(self) -> bool:
@@ -244,9 +249,6 @@ class ScanWorker(Worker):
         self._peek.watch([])
         revive(self.settings)
 
-    def _on_command_up(self) -> None:
-        self._registration.link_is_up(self._command.run_id)
-
     def _want(self) -> None:
         self._claims.is_wanted = True
 
@@ -262,26 +264,24 @@ class ScanWorker(Worker):
             return WorkerState.MISMATCHED
         if self._handshake.is_waiting:
             return WorkerState.STARTING
-        if self._registration.is_suspended:
+        if self._registration.is_suspended or self._claims.is_draining:
             return WorkerState.SUSPENDED
         return WorkerState.BUSY if self._attempts.running else WorkerState.IDLE
 
     def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
-        jobs = self._attempts.reports()
         record = presence.Presence(
             name=self.name, boot=self._boot, client_id=self._command.client_id,
-            state=self._fleet_state, queues=self.queue_names(),
-            concurrency=self.concurrency, lease_s=self.settings.worker.lease_s, jobs=jobs,
-            clock_offset_s=self._registration.clockwork.offset_s,
+            state=self._fleet_state, queues=self.queue_names(), concurrency=self.concurrency,
+            lease_s=self.settings.worker.lease_s, jobs=self._attempts.reports(),
+            clock_offset_s=self._registration.clockwork.offset_s, done=self._ledger.done,
             clock_error_s=self._registration.clockwork.error_s,
             store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
-            rss_bytes=presence.memory_bytes(self._attempts.pids),
-            done=self._ledger.done, failed=self._ledger.failed,
+            failed=self._ledger.failed, rss_bytes=presence.memory_bytes(self._attempts.pids),
         )  # fmt: skip
         # The script writes the heartbeat, by Redis' clock.
         fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
-        client = {"rqscan_client": self._command.client_id}
-        return record, fields | client | {"state": "busy" if jobs else "idle"}
+        state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
+        return record, fields | {"rqscan_client": self._command.client_id, "state": state}
 
     def _say_goodbye(self) -> None:
         self._attempts.close()
@@ -295,5 +295,5 @@ class ScanWorker(Worker):
             self._command.flush()
             for key, events in self._selector.select(0.1):
                 key.data(events)
-        self._command.close()
-        self._bell.close()
+        for link in (self._command, self._bell, self._commands):
+            link.close()
