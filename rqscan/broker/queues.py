@@ -77,6 +77,16 @@ class ScanQueue(Queue):
         for name in job_ids_by_queue_name:
             ring(self.connection, name)
 
+    def pause(self) -> None:
+        """Let nothing be claimed from this queue, from now on and by nobody."""
+        self.connection.sadd(keys.PAUSED, self.name)
+
+    def resume(self) -> bool:
+        """Let jobs be claimed from this queue again; tells whether it was paused."""
+        own = [keys.PAUSED, self.key, keys.bell(self.name)]
+        self.connection.script_load(scripts.RESUME.text)
+        return bool(self.connection.evalsha(scripts.RESUME.sha, len(own), *own, self.name))
+
     def enqueue_chunks(
         self, chunks: Iterable[Chunk], settings: QueueSettings
     ) -> Iterator[tuple[int, bool]]:

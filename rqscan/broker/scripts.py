@@ -12,10 +12,13 @@ __all__ = [
     "CANCEL",
     "CLAIM",
     "COUNT",
+    "DISCARD",
     "ENQUEUE",
     "FINISH",
     "FOLLOW_UP",
     "PURGE",
+    "REQUEUE",
+    "RESUME",
     "SCRIPTS",
     "SWEEP",
     "Script",
@@ -40,5 +43,8 @@ SWEEP = Script("sweep")
 CANCEL = Script("cancel")
 PURGE = Script("purge")
 COUNT = Script("count")
+RESUME = Script("resume")
+REQUEUE = Script("requeue")
+DISCARD = Script("discard")
 FOLLOW_UP = Script("follow_up")
 SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP, FOLLOW_UP)

@@ -7,7 +7,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from rqscan.fleet.presence import Presence
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Moment, Queue, Task, Worker
 
-__all__ = ["failures", "queues", "read", "scan", "worker"]
+__all__ = ["MAX_TRACEBACK_BYTES", "error_of", "failures", "queues", "read", "scan", "worker"]
 
 OVERDUE = 1.5
 """A worker is stale once its beat is that many heartbeats old."""
@@ -49,6 +49,8 @@ def queues(
     stats: Iterable[dict[str, str] | None],
     workers: list[Worker],
     at: float,
+    *,
+    paused: Container[str],
 ) -> list[Queue]:
     """Give the queues by what each is said to hold and what was counted in the last minute."""
     counts: Counter[str] = Counter()
@@ -63,7 +65,7 @@ def queues(
             "oldest_s": max(0.0, round(at - since.timestamp(), 3)) if since else None,
             "in_per_s": round(counts[f"{name}:in"] / 60, 3),
             "out_per_s": round(counts[f"{name}:out"] / 60, 3),
-            "paused": bool(fields["paused"]),
+            "paused": name in paused,
             "workers": living[name],
         }
         found.append(msgspec.convert(fields | more, Queue))
@@ -98,7 +100,7 @@ def failures(newest: Mapping[str, Mapping[str, Sequence[bytes | None] | None]]) 
         for job, fields in jobs.items():
             ended, name, traceback = fields or (None, None, None)
             member = job, read(Moment, _text(ended)), _text(name)
-            groups.setdefault((queue, _error(traceback or b"")), []).append(member)
+            groups.setdefault((queue, error_of(traceback or b"")), []).append(member)
     found = [
         Failure(
             group=hashlib.blake2s(f"{queue}\n{error}".encode(), digest_size=4).hexdigest(),
@@ -114,7 +116,7 @@ def failures(newest: Mapping[str, Mapping[str, Sequence[bytes | None] | None]]) 
     return sorted(found, key=lambda one: str(one.last_at or ""), reverse=True)
 
 
-def _error(traceback: bytes) -> str:
+def error_of(traceback: bytes) -> str:
     """Give the last line of a traceback with numbers and addresses folded."""
     with suppress(zlib.error):  # RQ reads plain ones too
         traceback = zlib.decompressobj().decompress(traceback, MAX_TRACEBACK_BYTES)

@@ -74,6 +74,8 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         "beats": pipe.zrange(keys.PRESENCE, 0, -1, withscores=True),
         "due": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
         "scans": pipe.zrange(keys.SCANS, 0, -1),
+        "suspended": pipe.exists(keys.SUSPENDED),
+        "paused": pipe.smembers(keys.PAUSED),
         "next": {name: pipe.lindex(keys.queue(name), 0) for name in known},
         "failed": {
             name: pipe.zrange(keys.registry("failed", name), 0, NEWEST_FAILED - 1, desc=True)
@@ -86,11 +88,13 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
     at = a["time"][0] + a["time"][1] / 1e6  # nobody who may not ask for it is connected
     bucket = int(at / keys.STAT_S)
     queues = {key.removeprefix(keys.queue("")) for key in a["queues"] or ()}
+    names = sorted(queues | settings.queues.keys())
+    paused = set(names if a["suspended"] else a["paused"] or ())
     ages = {name: round(at - beat_at, 3) for name, beat_at in sorted(a["beats"] or ())}
     due = {name: at if at < math.inf else None for name, at in a["due"] or ()}
     asked = {
         "stats": {n: pipe.hgetall(keys.stat(bucket - n)) for n in range(1, BUCKETS + 1)},
-        "queues": {n: _ask(pipe, n, at, settings) for n in sorted(queues | settings.queues.keys())},
+        "queues": {n: _ask(pipe, n, at, settings) for n in names},
         "workers": {n: pipe.get(keys.record(n)) for n, age_s in ages.items() if age_s < FORGET_S},
         "schedules": {name: pipe.hgetall(keys.schedule_entry(name)) for name in due},
         "scans": {name: pipe.hgetall(keys.progress(name)) for name in a["scans"] or ()},
@@ -109,7 +113,9 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
     shot = Snapshot(
         at=datetime.fromtimestamp(at, UTC),
         redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
-        queues=figures.queues(b["queues"], b["oldest"], b["stats"].values(), workers, at),
+        queues=figures.queues(
+            b["queues"], b["oldest"], b["stats"].values(), workers, at, paused=paused
+        ),
         workers=workers,
         failed=figures.failures(b["failed"]),
         schedules=[
@@ -134,7 +140,6 @@ def _ask(pipe: Any, name: str, at: float, settings: Settings) -> Answers:
         "running": pipe.zcard(keys.registry("wip", name)),
         "failed": pipe.zcard(failed),
         "failed_1h": pipe.zcount(failed, at - 3600 + ttl, at + ttl),
-        "paused": pipe.exists(keys.SUSPENDED),
     }
 
 

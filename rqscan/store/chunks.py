@@ -89,6 +89,14 @@ class Chunks:
                 count += self._queries.cancel_failed(connection, **only, chunks=numbers)
         return count
 
+    def cancel_some(self, scan_id: str, chunks: Iterable[int]) -> None:
+        """Cancel these chunks, unless they have finished."""
+        self._change(self._queries.cancel_some, scan_id, chunks, finished_at=text(clock.now()))
+
+    def reopen(self, scan_id: str, chunks: Iterable[int]) -> None:
+        """Plan failed chunks whose jobs run again; the fence stays where it is."""
+        self._change(self._queries.reopen, scan_id, chunks)
+
     def cancelled(self, scan_id: str) -> Iterator[list[PlannedChunk]]:
         """Give the cancelled chunks, a page at a time."""
         for page in self.pages(scan_id):

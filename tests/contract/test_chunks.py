@@ -206,3 +206,26 @@ def test_comparers_at_once_raise_a_generation_once(settings):
     assert errors == []
     with open_current(settings) as database:
         assert set(generations(Chunks(database))) == {2}
+
+
+def test_chunks_that_an_operator_removes_are_cancelled_unless_they_have_finished(store, chunks):
+    planned(store, count=4)
+    store.record(a_record(0))
+    store.record(a_record(1, state=ChunkState.FAILED))
+    chunks.cancel_some("s1", [0, 1, 2])
+    assert [chunk.state for chunk in read(chunks)] == [
+        "finished", "cancelled", "cancelled", "planned",
+    ]  # fmt: skip
+    assert not store.record(a_record(2))
+
+
+def test_failed_chunks_are_planned_again_behind_the_same_fence(store, chunks):
+    planned(store, count=3)
+    store.record(a_record(0))
+    store.record(a_record(1, attempt=2, state=ChunkState.FAILED))
+    chunks.reopen("s1", [0, 1, 2])
+    assert [chunk.state for chunk in read(chunks)] == ["finished", "planned", "planned"]
+    assert generations(chunks) == [1, 1, 1]
+    assert store.progress("s1").state == ScanState.RUNNING
+    assert not store.record(a_record(1, attempt=1))
+    assert store.record(a_record(1, attempt=3))

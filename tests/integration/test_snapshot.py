@@ -247,6 +247,11 @@ def test_suspension_pauses_every_queue(client, take, settings) -> None:
     assert {queue.paused for queue in take(settings).queues} == {True}
 
 
+def test_pausing_is_per_queue(client, take, settings) -> None:
+    client.sadd(keys.PAUSED, "wakaka", "unknown")
+    assert [q.name for q in take(settings).queues if q.paused] == ["wakaka"]
+
+
 def test_garbage_in_redis_is_a_missing_figure(client, take, settings) -> None:
     client.set(keys.queue("wakaka"), "not a list")
     client.sadd(keys.registry("failed", "wakaka"), "not a sorted set")

@@ -38,6 +38,17 @@ WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND
 UPDATE chunks SET state = 'cancelled', finished_at = :finished_at
 WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND state = 'failed';
 
+-- name: cancel_some(scan_id, chunks, finished_at)!
+-- Cancel chunks that have not finished: an operator has taken their jobs away.
+UPDATE chunks SET state = 'cancelled', finished_at = :finished_at
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks))
+    AND state IN ('planned', 'failed');
+
+-- name: reopen(scan_id, chunks)!
+-- Plan failed chunks whose jobs are to run again, in the same generation and after their attempts.
+UPDATE chunks SET state = 'planned', finished_at = NULL, error = NULL
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks)) AND state = 'failed';
+
 -- name: put_rows*!
 -- Write rows; where two chunks saw the same thing, the later observation stays.
 INSERT INTO observations
