@@ -1,0 +1,187 @@
+"""Inquiry: asks Redis, the database, the workers and this host what `preflight` judges.
+
+What an access rule refuses is a missing fact. Nothing is written, but for a file in the home that
+is gone at once.
+"""
+
+import math
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+
+from rqscan import clock
+from rqscan.broker import keys
+from rqscan.broker.connect import connect, outage
+from rqscan.broker.control import ask
+from rqscan.config import Settings, mask_url
+from rqscan.errors import ServiceUnavailable
+from rqscan.fleet.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
+from rqscan.fleet.presence import Presence, registered
+from rqscan.store.database import Database
+from rqscan.store.migrate import current, pending
+from rqscan.store.repository import Repository
+
+__all__ = ["gather"]
+
+CONFIG = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
+
+
+def gather(settings: Settings, timeout_s: float) -> Facts:
+    """Learn all that is to be judged; workers have `timeout_s` to answer."""
+    store = _store(settings)
+    try:
+        with outage(settings.redis.url or ""), connect(settings) as client:
+            host = _host(settings, clock.offset_s())
+            return _of_redis(_Asker(client), settings, store, host, timeout_s)
+    except ServiceUnavailable as e:
+        facts = RedisFacts(where=_where(settings), error=str(e))
+        return Facts(redis=facts, store=store, host=_host(settings, None))
+
+
+class _Asker:
+    """Asks Redis what it may not want to tell."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.refused: list[str] = []
+
+    def __call__(self, question: Callable[[], Any], default: Any) -> Any:
+        try:
+            return question()
+        except redis.ResponseError as e:
+            self.refused.append(str(e))
+            return default
+
+
+def _of_redis(
+    tell: _Asker,
+    settings: Settings,
+    store: StoreFacts,
+    host: HostFacts,
+    timeout_s: float,
+) -> Facts:
+    client: Any = tell.client
+    info: dict[str, Any] = tell(client.info, {})
+    found: dict[str, str] = tell(lambda: client.config_get(*CONFIG), {})
+    texts = {_text(name): _text(value) for name, value in found.items()}
+    write_error = None
+    for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if info.get(name, "ok") != "ok":
+            write_error = f"{name} is {info[name]}"
+    limit = texts.get("maxmemory") or info.get("maxmemory")
+    leader: Any = tell(lambda: client.get(keys.LEADER), None)
+    due = tell(lambda: client.zrange(keys.SCHEDULE, 0, -1, withscores=True), [])
+    entries = max(sum(at < math.inf for _, at in due), len(settings.schedule))
+    used = tell(lambda: client.smembers(keys.QUEUES), set())
+    names = {_text(key).removeprefix(keys.queue("")) for key in used} | settings.queues.keys()
+    paused = {_text(name) for name in tell(lambda: client.smembers(keys.PAUSED), set())}
+    is_suspended = tell(lambda: client.exists(keys.SUSPENDED), 0)
+    waiting = {n: tell(partial(client.llen, keys.queue(n)), 0) for n in sorted(names)}
+    workers = _workers(tell, timeout_s)
+    fleet_store = _text(tell(lambda: client.hget(keys.STORE, "store_id"), None))
+    return Facts(
+        redis=RedisFacts(
+            where=_where(settings),
+            refused=tell.refused[0] if tell.refused else None,
+            version=info.get("redis_version"),
+            role=info.get("role"),
+            appendonly=texts.get("appendonly"),
+            appendfsync=texts.get("appendfsync"),
+            policy=texts.get("maxmemory-policy") or info.get("maxmemory_policy"),
+            used_bytes=info.get("used_memory"),
+            most_bytes=int(limit) if limit else None,
+            write_error=write_error,
+        ),
+        store=store,
+        host=host,
+        workers=workers,
+        waiting=waiting,
+        paused=sorted(names if is_suspended else paused),
+        entries=entries,
+        leader=_leader(leader),
+        fleet_store=fleet_store,
+    )
+
+
+def _workers(tell: _Asker, timeout_s: float) -> list[WorkerFacts]:
+    known: dict[str, tuple[float, bytes]] = tell(lambda: registered(tell.client), {})
+    answers = tell(
+        lambda: {
+            said.worker: said.data
+            for said, _ in ask(tell.client, "ping", expected=known, timeout_s=timeout_s)
+        },
+        dict.fromkeys(known),
+    )
+    found = []
+    for name, (age_s, raw) in known.items():
+        try:
+            record = msgspec.json.decode(raw, type=Presence)
+        except msgspec.MsgspecError:
+            mismatch = "its record is gone, or of another version of rqscan"
+            found.append(
+                WorkerFacts(
+                    name=name, answered=name in answers, is_lost=False, age_s=age_s,
+                    mismatch=mismatch,
+                )
+            )  # fmt: skip
+            continue
+        found.append(
+            WorkerFacts(
+                name=name, answered=name in answers, is_lost=age_s > record.lease_s, age_s=age_s,
+                host=record.host, versions=record.versions, mismatch=record.mismatch,
+                clock_offset_s=record.clock_offset_s, queues=record.queues,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _store(settings: Settings) -> StoreFacts:
+    try:
+        with Database.open(settings) as database:
+            missing = pending(database)
+            store_id = "" if missing else Repository(database).store_id()
+            return StoreFacts(version=current(database), pending=missing, store_id=store_id)
+    except ServiceUnavailable as e:
+        return StoreFacts(error=str(e))
+
+
+def _host(settings: Settings, offset_s: float | None) -> HostFacts:
+    home, error, free = Path(settings.home), None, 0
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=home):
+            free = shutil.disk_usage(home).free
+    except OSError as e:
+        error = f"cannot write {settings.home}: {e.strerror}"
+    return HostFacts(
+        name=socket.gethostname(),
+        clock_offset_s=offset_s,
+        home=settings.home,
+        home_error=error,
+        free_bytes=free,
+        wanted_bytes=settings.spool.max_bytes,
+        is_root=os.geteuid() == 0,
+    )
+
+
+def _where(settings: Settings) -> str:
+    return mask_url(settings.redis.url) if settings.redis.url else "the embedded server"
+
+
+def _leader(raw: bytes | None) -> str | None:
+    try:
+        return str(msgspec.json.decode(raw or b"", type=dict[str, Any]).get("name"))
+    except msgspec.MsgspecError:
+        return None
+
+
+def _text(raw: Any) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw or "")
