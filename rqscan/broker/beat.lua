@@ -74,11 +74,11 @@ end
 for _, pair in ipairs(redis.call('SMEMBERS', KEYS[3])) do
   if not held[pair] then
     local id, token = string.match(pair, '^(.*):([^:]+)$')
-    local job = 'rq:job:' .. id
-    local queue = redis.call('HGET', job, 'origin')
+    local job = 'rq:job:' .. (id or '')  -- whatever may have been written there
+    local queue = id and redis.call('HGET', job, 'origin')
     redis.call('SREM', KEYS[3], pair)
     redis.call('DEL', 'rq:execution:' .. pair)
-    redis.call('ZREM', 'rq:executions:' .. id, token)
+    if id then redis.call('ZREM', 'rq:executions:' .. id, token) end
     if queue and redis.call('ZREM', 'rq:wip:' .. queue, pair) == 1
       and redis.call('HGET', job, 'rqscan_token') == token then
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at, 'rqscan_token', '')

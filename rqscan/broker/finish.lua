@@ -55,6 +55,7 @@ if how == 'failed' then
   local failures = redis.call('HINCRBY', KEYS[1], 'rqscan_failures', 1)
   if failures <= tonumber(ARGV[13]) then how = 'retry' end
 elseif how == 'lost' then
+  note_loss(KEYS[1], at, redis.call('HGET', KEYS[1], 'rqscan_loss') or '')
   redis.call('HINCRBY', KEYS[10], 'lost', 1)
   if redis.call('HINCRBY', KEYS[1], 'rqscan_lost', 1) >= tonumber(ARGV[8]) then how = 'failed'
   else redis.call('HINCRBY', KEYS[10], 'rescued', 1) end

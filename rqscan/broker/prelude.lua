@@ -33,6 +33,12 @@ local function count(s, field)
   redis.call('EXPIRE', key, 180)
 end
 
+-- Keep how a job was lost, a line each; the limits of losses keep them few.
+local function note_loss(job, at, how)
+  local before = redis.call('HGET', job, 'rqscan_losses') or ''
+  redis.call('HSET', job, 'rqscan_losses', before .. at .. ' ' .. how .. '\n')
+end
+
 -- Tell whether a worker's store and protocol are those of the fleet; who enqueues sets them.
 local function is_of_fleet(key, store, protocol)
   local theirs = redis.call('HMGET', key, 'store_id', 'protocol')

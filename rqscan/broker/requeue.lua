@@ -8,7 +8,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 local s, us = now()
 redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', iso(s, us), 'rqscan_token', '')
 redis.call('HDEL', KEYS[1], 'exc_info', 'started_at', 'ended_at', 'worker_name',
-  'rqscan_lost', 'rqscan_host_losses', 'rqscan_failures')
+  'rqscan_lost', 'rqscan_host_losses', 'rqscan_failures', 'rqscan_losses')
 redis.call('PERSIST', KEYS[1])
 redis.call('SADD', KEYS[5], KEYS[2])
 redis.call('RPUSH', KEYS[2], ARGV[1])

@@ -3,31 +3,38 @@
 -- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
 --      job by deaths of workers and hosts, 6 registry lease (s), 7.. workers whose connection is gone
 -- Returns {'deposed'}: another one sweeps; or
---         {'ok', workers rescued from, then name and client id of each suspect...}.
+--         {'ok', workers rescued from, {job id, attempt, error of each job given up...}, then name
+--         and client id of each suspect...}.
 -- A suspect's beat is overdue; it is lost once its lease has lapsed or its connection is gone.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'deposed'} end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
 tend(KEYS[6], KEYS[7], KEYS[8], s, f, at)
-local out = {'ok', 0}
+local out = {'ok', 0, {}}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
 local gone = {}
 for i = 7, #ARGV do gone[ARGV[i]] = true end
 
 local function give_up(job, id, queue, losses, worker)
   local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')
-  redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info',
-    'FailedError: the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker)
-  redis.call('ZADD', 'rq:failed:' .. queue, s + ttl, id)
-  redis.call('EXPIRE', job, ttl)
+  local why = 'the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker
+  local attempt = redis.call('HGET', job, 'rqscan_attempt') or '0'
+  for _, part in ipairs({id, attempt, why}) do out[3][#out[3] + 1] = part end
   count(s, queue .. ':failed')
   end_chunk(job, at, 'failed', 0, 0)
+  redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info', 'FailedError: ' .. why)
   with_follow_up(job, id, 'failed', s)
+  if ttl == 0 then redis.call('DEL', job)
+  else
+    redis.call('ZADD', 'rq:failed:' .. queue, ttl > 0 and s + ttl or '+inf', id)
+    if ttl > 0 then redis.call('EXPIRE', job, ttl) end
+  end
 end
 
 local function free(pair, worker)
   local id, token = string.match(pair, '^(.*):([^:]+)$')
+  if not id then return end
   local job = 'rq:job:' .. id
   local queue = redis.call('HGET', job, 'origin')
   redis.call('DEL', 'rq:execution:' .. pair)
@@ -37,6 +44,7 @@ local function free(pair, worker)
   if redis.call('HGET', job, 'rqscan_token') ~= token then return end
   local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
   redis.call('HSET', job, 'rqscan_token', '')
+  note_loss(job, at, 'worker ' .. worker .. ' was gone')
   redis.call('HINCRBY', KEYS[4], 'lost', 1)
   if losses >= tonumber(ARGV[5]) then give_up(job, id, queue, losses, worker)
   else

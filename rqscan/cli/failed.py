@@ -70,8 +70,9 @@ def show(job: str, as_json: bool) -> None:
         print_json(known)
         return
     for name, value in known.items():
-        if name != "traceback" and value is not None:
-            click.echo(f"{name:18}{defuse(str(value))}")
+        for line in value if isinstance(value, list) else [value]:
+            if name != "traceback" and line is not None:
+                click.echo(f"{name:18}{defuse(str(line))}")
     click.echo("\n".join(map(defuse, known["traceback"].splitlines())))
 
 

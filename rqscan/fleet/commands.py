@@ -29,8 +29,8 @@ __all__ = ["Commands"]
 SEEN = frozenset({"ping", "status"})
 """Verbs that change nothing: they are not logged."""
 
-LOOK_S = 3.0
-"""Between looks at whether a quiet link still carries anything."""
+LOOK_S = 60.0
+"""Between looks at whether a quiet link still carries anything; beats notice an outage."""
 
 PING = ("host", "pid", "state", "versions", "clock_offset_s", "utc_offset_s")
 

@@ -24,6 +24,7 @@ class Horse:
         self.frames = Frames()
         self.pid = 0  # 0 until the template has told it
         self.status: int | None = None  # wait status once dead
+        self.used_bytes = 0  # of memory at most, once dead
         self.is_closed = False
         self.assignment: Assignment | None = None
         self.terms = Terms()
@@ -94,5 +95,8 @@ class Horse:
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             names = {known.value: known.name for known in signal.Signals}
-            return f"work-horse {self.pid} was killed by {names.get(number, f'signal {number}')}"
-        return f"work-horse {self.pid} exited with {os.waitstatus_to_exitcode(status)}"
+            how = f"was killed by {names.get(number, f'signal {number}')}"
+        else:
+            how = f"exited with {os.waitstatus_to_exitcode(status)}"
+        used = f", having used {self.used_bytes / 1e6:.0f} MB at most" if self.used_bytes else ""
+        return f"work-horse {self.pid} on {socket.gethostname()} {how}{used}"

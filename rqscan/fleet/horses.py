@@ -169,7 +169,7 @@ class Stable:
             if not news:
                 self._template_gone()
                 return
-            pid, status = NEWS.unpack(news)
+            pid, status, used_kb = NEWS.unpack(news)
             if not pid:  # no process could be had
                 self._not_before = time.monotonic() + AGAIN_S
                 self._gone(self._unnamed.popleft(), 0, GIVEN_BACK)
@@ -180,6 +180,7 @@ class Stable:
                 if horse.kill_reason:
                     kill_group(pid, signal.SIGKILL)
             elif dead := self._by_pid.pop(pid, None):
+                dead.used_bytes = 1024 * used_kb
                 self._gone(dead, status)
 
     def _template_gone(self) -> None:

@@ -56,6 +56,7 @@ def lost(assignment: Assignment, how: str, worked_s: float, max_lost: int) -> Ou
     """Describe a job whose horse died; the script counts, and fails it at the death `max_lost`."""
     poison = FailedError(f"{how}; the job's own horse died {max_lost} times")
     end = failure(assignment, poison, worked_s)
+    end.fields["rqscan_loss"] = how
     return structs.replace(end, disposition="lost", error=how, poison=end.error, is_recorded=False)
 
 

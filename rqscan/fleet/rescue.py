@@ -6,12 +6,14 @@ beat is overdue, so nobody is rescued from until all had time to beat again.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
+from rqscan.broker.payload import chunk_of
 from rqscan.config import WorkerSettings
 from rqscan.logs import Event, log
 
@@ -36,10 +38,14 @@ class Rescue:
     Args:
         name: of the worker.
         settings: how long a worker may be silent, and how often a job may lose its worker.
+        on_given_up: called for each chunk that lost its worker too often, with what the store is to
+            be told: scan id, chunk, generation, attempt, worker, error.
     """
 
-    def __init__(self, name: str, settings: WorkerSettings) -> None:
-        self._name, self._settings = name, settings
+    def __init__(
+        self, name: str, settings: WorkerSettings, on_given_up: Callable[..., None]
+    ) -> None:
+        self._name, self._settings, self._on_given_up = name, settings, on_given_up
         self._next_sweep = 0.0
         self._is_sweeping = False
         self._gone: list[str] = []
@@ -82,7 +88,12 @@ class Rescue:
             return
         if answer[1]:
             log(Event.WORKERS_LOST, worker=self._name, count=answer[1])
-        if suspects := dict(zip(answer[2::2], answer[3::2], strict=True)):
+        given_up = [part.decode(errors="replace") for part in answer[2]]
+        for job_id, attempt, error in zip(*[iter(given_up)] * 3, strict=True):
+            log(Event.JOB_FAILED, job=job_id, error=error)
+            if chunk := chunk_of(job_id):
+                self._on_given_up(*chunk, int(attempt), self._name, error)
+        if suspects := dict(zip(answer[3::2], answer[4::2], strict=True)):
             clients = [client.decode() for client in suspects.values()]
             link.send(
                 "CLIENT", "LIST", "ID", *clients, then=lambda a: self._on_clients(suspects, a)

@@ -34,8 +34,8 @@ from rqscan.process import adopt_orphans, children, kill_group
 
 __all__ = ["NEWS", "main"]
 
-NEWS = struct.Struct("ii")
-"""What the template tells: pid (0: no fork), and wait status or -1 for a fork."""
+NEWS = struct.Struct("iiq")
+"""What the template tells: pid (0: no fork), wait status (-1: a fork), most memory used (kB)."""
 
 END_S = 2
 """Longest wait for killed processes to be gone: one may hang in the kernel."""
@@ -93,7 +93,7 @@ def _serve(
                 pid = os.fork()
             except OSError:  # the limit of processes, or no memory: running horses go on
                 os.close(fds[0])
-                control.send(NEWS.pack(0, 0))
+                control.send(NEWS.pack(0, 0, 0))
                 continue
             if not pid:
                 _become_horse(fds[0], [control.fileno(), woken], me, main_of_horse)
@@ -101,7 +101,7 @@ def _serve(
                 os.setpgid(pid, pid)  # here and in the child: whoever is first
             os.close(fds[0])
             horses.add(pid)
-            control.send(NEWS.pack(pid, -1))
+            control.send(NEWS.pack(pid, -1, 0))
         orphans.end()
 
 
@@ -120,12 +120,12 @@ def _become_horse(
 
 def _bury(control: socket.socket, horses: set[int], orphans: "_Orphans") -> None:
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = found
+        while (found := os.wait4(-1, os.WNOHANG))[0]:
+            pid, status, used = found
             if pid in horses:
                 horses.discard(pid)
                 orphans.are_left_by(pid, status)
-                control.send(NEWS.pack(pid, status))
+                control.send(NEWS.pack(pid, status, used.ru_maxrss))
             else:
                 orphans.are_due = True  # it may have left some of its own
 

@@ -1,50 +1,20 @@
-"""ScanWorker: one loop, no threads, that takes jobs, gives them to work-horses and tells Redis.
-
-What a job goes through: `Claims.claim` → `Attempts.start` → `Stable.run` → (a work-horse) →
-`Attempts._on_end` → `Ledger.send`. The loop never waits for an answer, and it does no database, DNS
-or disk work.
-
-One turn: links that are due · beat, sweep · limits · ends, and a claim if a horse is free · write ·
-ask for one spare horse · wait until something happens.
-"""
+"""ScanWorker: RQ's worker on the outside; inside is a loop that never waits (`fleet.loop`)."""
 
 import os
-import secrets
-import selectors
 import socket
-import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import redis
 from rq.worker import Worker
 
 from rqscan import clock, config
-from rqscan.broker.connect import revive, url_of
 from rqscan.broker.jobs import ScanJob
-from rqscan.broker.link import Link
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
-from rqscan.broker.scripts import SCRIPTS
-from rqscan.config import QueueSettings, Settings
-from rqscan.errors import FailedError
+from rqscan.config import Settings
 from rqscan.fleet import presence
-from rqscan.fleet.attempts import Attempts
-from rqscan.fleet.claims import BELL_S, Claims
-from rqscan.fleet.commands import Commands
-from rqscan.fleet.errands import Errands
-from rqscan.fleet.handshake import Handshake
-from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.left_over import LeftOver
-from rqscan.fleet.peek import Peek
-from rqscan.fleet.registration import Beat, Registration
-from rqscan.fleet.rescue import Rescue
-from rqscan.fleet.signals import stop_signals
-from rqscan.fleet.unrecorded import Unrecorded
-from rqscan.logs import Event, log
-from rqscan.states import WorkerState
+from rqscan.fleet.loop import Loop
 
 __all__ = ["ScanWorker"]
 
@@ -78,8 +48,6 @@ class ScanWorker(Worker):
         self.connection.connection_pool.disconnect()  # RQ's set-up leaves one open
         self.settings = settings or config.load()
         self.concurrency = concurrency or os.cpu_count() or 1
-        self._boot = secrets.token_hex(4)
-        self._signals, self._stop_deadline = 0, float("inf")
 
     def _set_ip_address(self, connection: redis.Redis) -> None:
         try:
@@ -108,192 +76,16 @@ class ScanWorker(Worker):
         """
         with suppress(redis.ConnectionError, redis.TimeoutError):  # told at the first beat, then
             presence.refuse_living_namesake(self.connection, self.name)
-        self._set_up(stop_timeout_s)
-        self._attempts.left = max_jobs or self._attempts.left
-        with self._selector, stop_signals(self._on_signal) as woken:
-            self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
-            self._attempts.open()
-            log(Event.WORKER_STARTED, worker=self.name, queues=self.queue_names(),
-                concurrency=self.concurrency)  # fmt: skip
-            try:
-                while not self._is_over(burst=burst):
-                    self._turn()
-                    if self._registration.is_displaced:  # which has put our jobs back
-                        raise FailedError(f"another worker has begun under the name {self.name!r}")
-            finally:
-                self._say_goodbye()
-        ledger = self._ledger
-        log(Event.WORKER_STOPPED, worker=self.name, done=ledger.done, failed=ledger.failed)
-        return bool(ledger.done + ledger.failed)
-
-    def _set_up(self, stop_timeout_s: float | None) -> None:
-        worker = self.settings.worker
-        self._stop_timeout_s = worker.stop_timeout_s if stop_timeout_s is None else stop_timeout_s
-        names = self.queue_names()
-        mine = {name: self.settings.queues.get(name) or QueueSettings() for name in names}
         self.birth_date = self.last_heartbeat = clock.now()
-        self._selector = selectors.DefaultSelector()
-        here = msgspec.structs.replace(self.settings.redis, url=url_of(self.connection))
-        own = msgspec.structs.replace(self.settings, redis=here)
-        self._kept = Path(self.settings.home) / "ends"
-        self._errands = Errands(own, self._selector)
-        self._unrecorded = Unrecorded(self._errands)
-        self._ledger = Ledger(self.name, worker.max_lost, self._unrecorded.add)
-        self._ledger.recall(self._kept)
-        self._handshake = Handshake(self.name, self.settings)
-        self._attempts = Attempts(own, self.concurrency, self._selector, self._ledger, self._want)
-        self._rescue = Rescue(self.name, worker)
-        self._left_over = LeftOver(self.name, self._attempts.follow_up)
-        self._registration = Registration(
-            self.name, names, self._boot, worker.heartbeat_s, handshake=self._handshake,
-            describe=self._describe, held=lambda: self._attempts.held, on_beat=self._on_beat,
+        loop = Loop(
+            self.name, self.queue_names(), self.settings, self.connection,
+            concurrency=self.concurrency, max_jobs=max_jobs, describe=self._describe,
+            stop_timeout_s=(
+                self.settings.worker.stop_timeout_s if stop_timeout_s is None else stop_timeout_s
+            ),
         )  # fmt: skip
-        self._claims = Claims(self.name, mine, self._boot, self._registration, self._attempts.start)
-        self._command = Link(
-            self.connection, self._selector,
-            lambda: self._registration.link_is_up(self._command.run_id), self._on_down,
-            name=presence.client_name(self._boot), scripts=SCRIPTS,
-        )  # fmt: skip
-        self._bell = Link(
-            self.connection, self._selector, self._want, lambda _: None, blocking_s=BELL_S
-        )
-        self._peek = Peek(self.connection, self._selector, self._command)
-        self._commands = Commands(
-            self.name, self.connection, self._selector, self._command, attempts=self._attempts,
-            claims=self._claims, registration=self._registration, stop=self._on_signal,
-        )  # fmt: skip
+        return loop.run(burst=burst)
 
-    def _turn(self) -> None:
-        self._command.check()
-        self._errands.check()
-        self._unrecorded.check()
-        if self._handshake.is_due():
-            self._errands.run("store", then=self._on_store)
-        self._commands.check()
-        if self._registration.is_current:
-            self._bell.check()
-            self._peek.check()
-        if self._may_beat:
-            self._registration.beat(self._command)
-            self._rescue.sweep(self._command)
-            self._left_over.look(self._command)
-        self._attempts.enforce_limits()
-        if self._is_giving_back:
-            self._attempts.give_back()
-        if self._registration.is_current:
-            if self._ledger.send(self._command):
-                self._claims.is_wanted = True
-            self._claims.claim(self._command, self._bell, self._attempts.free)
-        self._command.flush()
-        self._bell.flush()
-        wants_more = self._attempts.ask()
-        timeout = 0.0 if wants_more else max(0.0, self._deadline() - time.monotonic())
-        for key, events in self._selector.select(timeout):
-            key.data(events)
-
-    def _deadline(self) -> float:
-        longest_s = 0.1 if self._signals else self.settings.worker.heartbeat_s
-        parts = (self._command, self._commands, self._attempts, self._errands, self._unrecorded)
-        deadlines = [time.monotonic() + longest_s, *(part.deadline for part in parts)]
-        if self._may_beat:
-            deadlines += [x.deadline for x in (self._registration, self._rescue, self._left_over)]
-        if self._registration.is_current:
-            deadlines += [self._bell.deadline, self._peek.deadline]
-        return min(self._handshake.ask_at, *deadlines)
-
-    @property
-    def _may_beat(self) -> bool:
-        # A beat gives back what we do not hold; what a claim has taken must have arrived first.
-        return self._command.is_up and not self._claims.is_open
-
-    @property
-    def _is_giving_back(self) -> bool:
-        return self._signals > 1 or time.monotonic() >= self._stop_deadline
-
-    def _is_over(self, *, burst: bool) -> bool:
-        if self._attempts.is_busy:
-            return False
-        if self._signals:
-            is_settled = not self._claims.is_open and not len(self._ledger)
-            is_recorded = not len(self._unrecorded) or self._is_giving_back
-            return (is_settled and is_recorded) or self._registration.away_s > 1
-        is_idle = self._registration.is_current and self._claims.is_idle
-        return not len(self._ledger) and ((burst and is_idle) or self._attempts.left <= 0)
-
-    def _on_signal(self, name: str) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self._attempts.is_refusing = True
-            self._stop_deadline = time.monotonic() + self._stop_timeout_s
-        running = len(self._attempts.running)
-        log(Event.STOP_REQUESTED, worker=self.name, signal=name, running=running)
-
-    def _on_beat(self, beat: Beat) -> None:
-        self._ledger.resend()
-        self._rescue.is_sweeper = beat.role == "sweeper"
-        self._left_over.assign(is_sweeper=beat.role != "follower")
-        self._peek.watch(beat.queues)
-        for token in beat.taken:
-            self._attempts.drop(token)
-        if beat.plan:
-            self._errands.run(beat.plan, beat.asked_s)
-        if not self._bell.is_waiting:  # at first, or since something was refused
-            self._claims.is_wanted = True
-
-    def _on_down(self, reason: str) -> None:
-        self._registration.link_is_down(reason)
-        self._claims.link_is_down()
-        self._rescue.link_is_down()
-        self._left_over.assign(is_sweeper=False)
-        self._bell.reset()  # the same way leads to it, and nothing is due on it for long
-        self._peek.watch([])
-        revive(self.settings)
-
-    def _want(self) -> None:
-        self._claims.is_wanted = True
-
-    def _on_store(self, answer: dict[str, Any] | None) -> None:
-        self._handshake.learn(answer)
-        self._registration.renew()  # for all to see
-
-    @property
-    def _fleet_state(self) -> WorkerState:
-        if self._signals:
-            return WorkerState.STOPPING
-        if self._handshake.mismatch:
-            return WorkerState.MISMATCHED
-        if self._handshake.is_waiting:
-            return WorkerState.STARTING
-        if self._registration.is_suspended or self._claims.is_draining:
-            return WorkerState.SUSPENDED
-        return WorkerState.BUSY if self._attempts.running else WorkerState.IDLE
-
-    def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
-        record = presence.Presence(
-            name=self.name, boot=self._boot, client_id=self._command.client_id,
-            state=self._fleet_state, queues=self.queue_names(), concurrency=self.concurrency,
-            lease_s=self.settings.worker.lease_s, jobs=self._attempts.reports(),
-            clock_offset_s=self._registration.clockwork.offset_s, done=self._ledger.done,
-            clock_error_s=self._registration.clockwork.error_s,
-            store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
-            failed=self._ledger.failed, rss_bytes=presence.memory_bytes(self._attempts.pids),
-        )  # fmt: skip
+    def _describe(self) -> dict[str, Any]:
         # The script writes the heartbeat, by Redis' clock.
-        fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
-        state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
-        return record, fields | {"rqscan_client": self._command.client_id, "state": state}
-
-    def _say_goodbye(self) -> None:
-        self._attempts.close()
-        self._errands.stop()
-        self._peek.watch([])
-        self._ledger.keep(self._kept)
-        if not self._registration.is_displaced:  # then all that stands there is the other's
-            self._registration.end(self._command)
-        until = time.monotonic() + 1
-        while self._command.is_waiting and time.monotonic() < until:
-            self._command.flush()
-            for key, events in self._selector.select(0.1):
-                key.data(events)
-        for link in (self._command, self._bell, self._commands):
-            link.close()
+        return {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}

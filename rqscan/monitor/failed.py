@@ -58,6 +58,7 @@ def details(client: Redis, job_id: str) -> dict[str, Any] | None:
         "failures": _number(known.get("rqscan_failures")),
         "lost_with_horse": _number(known.get("rqscan_lost")),
         "lost_with_worker": _number(known.get("rqscan_host_losses")),
+        "losses": known.get("rqscan_losses", "").splitlines(),
         "created_at": known.get("created_at"),
         "enqueued_at": known.get("enqueued_at"),
         "started_at": known.get("started_at"),

@@ -184,6 +184,10 @@ def test_a_death_by_a_real_time_signal_is_named_and_three_are_recorded(rig, clie
     assert f"signal {int(number)}" in failed["error"]
     assert "died 3 times" in failed["error"]
     assert client.hget(keys.progress(scan_id), "failed") == b"1"
+    wait_for(lambda: stored(rig, scan_id)[1], 30)
+    losses = rig.json("failed", "show", f"{scan_id}-0-1")["losses"]
+    assert len(losses) == 3
+    assert all(f"signal {int(number)}" in loss and " MB" in loss for loss in losses)
     assert worker.stop() == 0
     (stopped,) = worker.of("worker_stopped")
     assert stopped["failed"] == 1

@@ -119,3 +119,22 @@ def test_a_job_that_loses_too_many_workers_is_failed_and_its_scan_ends(rig, clie
     wait_for(lambda: client.hget(progress, "failed") == b"1", 60)
     assert client.hexists(progress, "finished_at")
     assert client.zcard(keys.registry("failed", "wakaka")) == 1
+
+
+def test_a_chunk_that_loses_its_worker_too_often_fails_and_its_scan_ends(rig, client):
+    limit = {"RQSCAN_WORKER_MAX_HOST_LOSSES": "1"}
+    first = rig.worker("default", "--name", "w1", "--concurrency", "1", **limit)
+    scan = rig.json("scan", "127.0.0.1", "-p", "1-65535", "--no-wait")["scan_id"]
+    first.wait_for_event("job_started")
+    first.process.kill()
+    second = rig.worker("default", "--name", "w2", "--concurrency", "1", **limit)
+    failed = second.wait_for_event("job_failed")
+    assert "died 1 times, last w1" in failed["error"]
+
+    def recorded():
+        (found,) = rig.json("scans")
+        return found if found["state"] == "failed" else None
+
+    assert wait_for(recorded, 30)["chunks"]["failed"] == 1
+    (loss,) = rig.json("failed", "show", f"{scan}-0-1")["losses"]
+    assert "worker w1 was gone" in loss
