@@ -54,6 +54,7 @@ class Worker(Struct, frozen=True, kw_only=True):
     job_age_s: float | None = None
     jobs: list[JobReport] = []
     versions: dict[str, str] = {}
+    mismatch: str | None = None  # store or protocol, here and in the fleet
     clock_offset_s: float | None = None
     utc_offset_s: int | None = None
     spool_rows: int | None = None

@@ -57,7 +57,8 @@ def _of_worker(worker: Worker) -> Iterator[Trouble]:
     if worker.state == "stale":
         yield Trouble("worker stale", worker.name, f"no beat for {worker.heartbeat_age_s:.1f} s")
     if worker.state == "mismatched":
-        yield Trouble("worker mismatched", worker.name, "its store or protocol is not the fleet's")
+        cause = worker.mismatch or "its record is of another version"
+        yield Trouble("worker mismatched", worker.name, cause)
     for job in worker.jobs:
         if 0 < job.limit_s < job.age_s - LIMIT_GRACE_S:
             cause = f"runs for {job.age_s:.0f} s on {worker.name}, its limit is {job.limit_s} s"

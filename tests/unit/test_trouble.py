@@ -57,7 +57,11 @@ V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
         ),
         (
             snapshot(workers=[worker(state="mismatched")]),
-            [("worker mismatched", "db02.1", "its store or protocol is not the fleet's")],
+            [("worker mismatched", "db02.1", "its record is of another version")],
+        ),
+        (
+            snapshot(workers=[worker(state="mismatched", mismatch="store a here, b in the fleet")]),
+            [("worker mismatched", "db02.1", "store a here, b in the fleet")],
         ),
         (snapshot(workers=[worker(jobs=[job(61)])]), []),
         (snapshot(workers=[worker(jobs=[job(900, limit_s=0)])]), []),
