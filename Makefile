@@ -1,6 +1,6 @@
 # Every target makes what it needs first; the second time that is quick.
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test test-all rq-suite bench clean lock
+.PHONY: help setup dev run check test test-all rq-suite bench chaos clean lock
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 # as many processes as cores, but no more servers than a small machine bears
@@ -41,6 +41,11 @@ rq-suite: dev ## RQ's own tests, with our worker, queue and job
 bench: dev .venv-bench/stamp ## run what is in bench/
 	@tools/servers.sh
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
+
+chaos: dev ## a fleet under random faults; MINUTES=10 SEED=n, STOCK=1 for stock RQ beside it
+	@tools/servers.sh
+	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STOCK),--stock) $(if $(KEEP_DATA),--keep-data)
 
 # the systems that bench/jobs.py runs beside ours: never in .venv, where they would change its pins
 .venv-bench/stamp: requirements-bench.txt | dev

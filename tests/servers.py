@@ -3,6 +3,7 @@
 Nothing is shared and no port is fixed, so that any number of pytest processes run side by side.
 Each server is killed by its pid at the end, and dies with the process that started it even if that
 is killed by SIGKILL. A missing binary skips the test, and fails it where the environment says CI.
+pytest is not needed here: what is in bench/ uses these servers too.
 """
 
 import fcntl
@@ -16,16 +17,16 @@ import socket
 import subprocess
 import sys
 import time
+import unittest
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pymysql
-import pytest
 import redis
 
-__all__ = ["MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
+__all__ = ["DIE_WITH_US", "MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
 INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap libfaketime"
@@ -47,23 +48,23 @@ def wait_for(
     deadline = time.monotonic() + timeout
     while not (value := predicate()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout} s for {what}, last value: {value!r}")
+            raise AssertionError(f"waited {timeout} s for {what}, last value: {value!r}")
         time.sleep(0.004)  # other processes need the core to make the condition true
     return value
 
 
 def missing(what: str) -> NoReturn:
     """Skip the test for want of a binary; on CI that would be a silent hole, so there it fails."""
-    message = f"{what} is not installed; on Debian: {INSTALL}"
-    pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    raise AssertionError
+    _skip(f"{what} is not installed; on Debian: {INSTALL}")
 
 
 def missing_right(what: str) -> NoReturn:
     """Skip the test for want of a right; on CI that fails."""
-    message = f"needs {what}"
-    pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    raise AssertionError
+    _skip(f"needs {what}")
+
+
+def _skip(why: str) -> NoReturn:
+    raise AssertionError(why) if os.environ.get("CI") else unittest.SkipTest(why)
 
 
 def faked_clock(shift: str) -> dict[str, str]:
@@ -105,7 +106,8 @@ class _Server:
     def _wait_until(self, answers: Callable[[], bool]) -> None:
         def ready() -> bool:
             if not self.is_running:
-                pytest.fail(f"{type(self).__name__} ended at once: {self.log.read_text()[-2000:]}")
+                log = self.log.read_text()[-2000:]
+                raise AssertionError(f"{type(self).__name__} ended at once: {log}")
             return answers()
 
         wait_for(ready, 30, f"{type(self).__name__} in {self.folder}")

@@ -152,24 +152,34 @@ def is_listening(client: redis.Redis, queue: str) -> bool:
     return False
 
 
+NAMESAKE_S = 0.1
+"""How often a starting worker looks for a beat of another one of its name."""
+
+
 def client_name(boot: str) -> str:
     """Name a worker's command connection: an id alone may be another's after a restart of Redis."""
     return f"rqscan-{boot}"
 
 
 def refuse_living_namesake(client: redis.Redis, name: str) -> None:
-    """Make sure that no other worker of this name is connected.
+    """Make sure that no other worker of this name lives; one that seems to has a lease to beat.
 
     Raises:
-        FailedError: one is; says where.
+        FailedError: one does; says where.
     """
     other = _read(client, name)
     clients = client.client_list(client_id=[other.client_id]) if other else []
-    if other and any(one["name"] == client_name(other.boot) for one in clients):
-        raise FailedError(
-            f"worker name {name!r} is held by a worker that lives: pid {other.pid} on "
-            f"{other.host}; choose another --name or stop that one"
-        )
+    if not other or all(one["name"] != client_name(other.boot) for one in clients):
+        return
+    # A host that lost its power says no goodbye, so its connection proves nothing: a beat does.
+    beat_at, until = client.zscore(keys.PRESENCE, name), time.monotonic() + other.lease_s
+    while time.monotonic() < until:
+        if client.zscore(keys.PRESENCE, name) != beat_at:
+            raise FailedError(
+                f"worker name {name!r} is held by a worker that lives: pid {other.pid} on "
+                f"{other.host}; choose another --name or stop that one"
+            )
+        time.sleep(NAMESAKE_S)
 
 
 def _read(client: redis.Redis, name: str) -> Presence | None:

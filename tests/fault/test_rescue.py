@@ -73,6 +73,20 @@ def test_the_late_attempt_of_a_frozen_worker_changes_nothing(rig, client):
     wait_for(lambda: client.zscore(keys.HOLDERS, "w1"), 30)  # it is one of the fleet again
 
 
+def test_a_name_is_taken_over_from_a_worker_whose_connection_outlives_it(rig, client):
+    first = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
+    job = ScanQueue("default", connection=client).enqueue("time.sleep", 12)
+    first.wait_for_event("job_started")
+    first.process.send_signal(signal.SIGSTOP)  # as a host without power: no goodbye
+    second = rig.worker("default", "--name", "w1", "--concurrency", "1", **ALLOW)
+    second.wait_for_event("job_started")
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(60) == 1
+    assert "under the name 'w1'" in first.log.read_text()
+    wait_for(lambda: job.get_status() == "finished", 60)
+    assert client.xlen(keys.results(job.id)) == 1
+
+
 @pytest.mark.parametrize("how", ["restart", "freeze"])
 def test_nobody_is_rescued_from_workers_that_outlived_an_outage(rig, client, redis_server, how):
     workers = [

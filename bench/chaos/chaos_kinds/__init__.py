@@ -1,0 +1,1 @@
+"""Scan kinds of the chaos runs."""

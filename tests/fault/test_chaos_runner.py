@@ -1,0 +1,25 @@
+"""The chaos runner itself: a short run breaks something, loses nothing, and leaves nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_short_run_finds_nothing_lost_or_doubled():
+    command = [sys.executable, "-m", "bench.chaos", "--json", "--workers", "3"]
+    done = subprocess.run(
+        [*command, "--minutes", "0.15", "--seed", "11"],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert "seed 11" in done.stderr
+    assert done.returncode in {0, 1}, done.stderr  # 1: an orphan may be late on a busy machine
+    report = json.loads(done.stdout)["ours"]
+    tally = report["tally"]
+    assert sum(report["faults"].values()) > 2
+    assert tally["planned"] == tally["finished"] + len(tally["failed"])
+    assert [tally["lost"], tally["open"], tally["doubled"], tally["uncounted"]] == [[]] * 4
+    assert report["stray"] == []
+    assert report["exits"] == []
