@@ -90,7 +90,7 @@ def test_two_wrong_settings_are_told_at_once(rig):
 
 @pytest.mark.parametrize(
     "command",
-    [["scan", "127.0.0.1"], ["worker"], ["top", "--once"], ["scheduler"], ["resume", "--all"]],
+    [["scan", "127.0.0.1"], ["top", "--once"], ["resume", "--all"], ["ping"], ["queue", "list"]],
 )
 def test_redis_that_refuses_is_told_at_once(rig, command):
     with socket.socket() as unused:  # bound and not listening: nobody else gets the port
