@@ -67,10 +67,13 @@ class Outages:
     # Redis
 
     def lose_presence(self) -> str | None:
+        """What tells that workers live is gone; not the time of the last beat, whose loss is that
+        of all data: nobody is rescued from for a while then.
+        """
         if self.stage.observer.redis_is_away:
             return None
         client = self.stage.observer.client
-        lost = [keys.PRESENCE, keys.HOLDERS, keys.WORKERS, keys.SWEEPER, keys.LAST_BEAT]
+        lost = [keys.PRESENCE, keys.HOLDERS, keys.WORKERS, keys.SWEEPER]
         lost += [keys.workers_of(queue) for queue in self.stage.observer.queues]
         for host in self.stage.fleet.workers:
             host.hampered_at = time.monotonic()
