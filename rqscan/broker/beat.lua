@@ -40,7 +40,7 @@ local store, protocol = unpack(redis.call('HMGET', KEYS[13], 'store_id', 'protoc
 local is_ours = is_of_fleet(KEYS[13], ARGV[9], ARGV[10])
 local role, open = 'follower', {}
 if is_ours and holds(KEYS[7], ARGV[1], ARGV[7]) then
-  local is_alone = redis.call('ZCARD', KEYS[6]) == 1 and #unheld(s, lease, ARGV[6] / 1000) == 0
+  local is_alone = redis.call('ZCARD', KEYS[6]) == 1 and #unheld(f, lease, ARGV[6] / 1000) == 0
   role = is_alone and 'alone' or 'sweeper'
   open = tend(KEYS[10], KEYS[11], KEYS[12], s, f, at)
 end
@@ -63,7 +63,7 @@ for i = 14 + nfields, #ARGV, 3 do
   held[pair] = true
   local holder = redis.call('HGET', 'rq:job:' .. id, 'rqscan_token')
   if holder == token then
-    redis.call('ZADD', 'rq:wip:' .. ARGV[i], s + lease, pair)
+    redis.call('ZADD', 'rq:wip:' .. ARGV[i], f + lease, pair)
     redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
     redis.call('HSET', 'rq:execution:' .. pair, 'last_heartbeat', f)
     redis.call('HSET', 'rq:job:' .. id, 'last_heartbeat', at)

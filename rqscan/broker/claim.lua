@@ -30,7 +30,7 @@ local function take(i, id)
   redis.call('HSET', 'rq:execution:' .. pair, 'id', token, 'job_id', id, 'created_at', f,
     'last_heartbeat', f, 'worker_name', ARGV[1])
   redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
-  redis.call('ZADD', 'rq:wip:' .. name, s + lease, pair)
+  redis.call('ZADD', 'rq:wip:' .. name, f + lease, pair)
   redis.call('SADD', KEYS[2], pair)
   local scan = redis.call('HGET', job, 'rqscan_scan')
   -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.

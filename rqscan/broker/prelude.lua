@@ -96,11 +96,11 @@ local function tend(served, paused, suspended, s, f, at)
 end
 
 -- Find what nobody has renewed for `lapse` s: job:token of each, whatever is known of its worker.
-local function unheld(s, lease, lapse)
+local function unheld(f, lease, lapse)
   local found = {}
   for _, key in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
     local wip = 'rq:wip:' .. string.sub(key, #'rq:queue:' + 1)
-    for _, pair in ipairs(redis.call('ZRANGEBYSCORE', wip, '-inf', s + lease - lapse - 1)) do
+    for _, pair in ipairs(redis.call('ZRANGEBYSCORE', wip, '-inf', f + lease - lapse)) do
       local id, token = string.match(pair, '^(.*):([^:]+)$')
       -- stock RQ's workers know no token: their registry is their own
       if id and redis.call('HGET', 'rq:job:' .. id, 'rqscan_token') == token then

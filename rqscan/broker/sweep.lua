@@ -76,7 +76,7 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', f - tonumbe
     out[#out + 1] = redis.call('HGET', 'rq:worker:' .. worker, 'rqscan_client') or '0'
   end
 end
-for _, pair in ipairs(unheld(s, tonumber(ARGV[6]), tonumber(ARGV[4]))) do
+for _, pair in ipairs(unheld(f, tonumber(ARGV[6]), tonumber(ARGV[4]))) do
   local job = 'rq:job:' .. string.match(pair, '^(.*):')
   local worker = redis.call('HGET', job, 'worker_name') or ''
   redis.call('SREM', 'rq:worker:' .. worker .. ':executions', pair)
