@@ -86,7 +86,7 @@ class WorkerSettings(Struct, frozen=True):
     """How workers run jobs and when they are given up for lost."""
 
     heartbeat_s: Beat = 3
-    lease_s: Seconds = 6.5  # presence older than this: the worker is lost
+    lease_s: Seconds = 5.5  # presence older than this: the worker is lost
     stop_timeout_s: Seconds = 30
     max_jobs_per_horse: Count = 1  # 0: no limit
     memory_limit_bytes: Count = 0  # of a work-horse; 0: no limit
@@ -203,7 +203,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         except ValueError as e:
             errors.append(str(e))
     worker = {key: values.get(f"worker.{key}") for key in ("heartbeat_s", "lease_s")}
-    beat_s, lease_s = worker["heartbeat_s"] or 3, worker["lease_s"] or 6.5
+    beat_s, lease_s = worker["heartbeat_s"] or 3, worker["lease_s"] or 5.5
     if not errors and lease_s <= beat_s + 1:
         errors.append(
             f"expected worker.lease_s to be more than a second above worker.heartbeat_s ({beat_s} "

@@ -1,7 +1,7 @@
 -- Say that a worker lives: write all that the fleet knows of it, renew the leases that it holds.
 -- KEYS 1 worker hash, 2 set of workers, 3 worker executions, 4 presence, 5 record, 6 holders,
 --      7 sweeper, 8 last beat, 9 grace, 10 served, 11 paused, 12 suspended, 13 store, 14 marker,
---      15 look at the plan, 16.. sets of workers of its queues
+--      15 look at the plan, 16 deputy, 17.. sets of workers of its queues
 -- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 gap (s) of an outage, 6 grace
 --      (ms) after it, 7 sweeper's lease (ms), 8 1 for the first beat of an epoch, 9 store id (empty:
 --      not known yet), 10 protocol, 11 run id of the server, 12 names of its queues by commas,
@@ -11,8 +11,9 @@
 --         its protocol, queues that may run (none for a follower), tokens that are no longer its
 --         own...}; or
 --         {'displaced'}: another worker has begun under this name, nothing was written.
---         role: alone (the sweeper of a fleet of one), sweeper, or follower; about the plan: compare
---         (the server was begun anew), look (for what was planned and never enqueued), or nothing.
+--         role: sweeper; deputy (to sweep as soon as the sweeper does not); quiet (the sweeper, and
+--         there is nothing to rescue); or follower. About the plan: compare (the server was begun
+--         anew), look (for what was planned and never enqueued), or nothing.
 -- Everything is written each time: a worker comes back by itself after a flush.
 local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[13])
 local s, us = now()
@@ -26,7 +27,7 @@ redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
   unpack(ARGV, 14, 13 + nfields))
 redis.call('EXPIRE', KEYS[1], 90)
 redis.call('SADD', KEYS[2], KEYS[1])
-for i = 16, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
+for i = 17, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
 for queue in string.gmatch(ARGV[12], '[^,]+') do redis.call('ZADD', KEYS[10], f, queue) end
 redis.call('ZADD', KEYS[4], f, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', f - 3600)
@@ -38,11 +39,23 @@ end
 redis.call('SET', KEYS[8], f)
 local store, protocol = unpack(redis.call('HMGET', KEYS[13], 'store_id', 'protocol'))
 local is_ours = is_of_fleet(KEYS[13], ARGV[9], ARGV[10])
+local function is_quiet()
+  if redis.call('ZCOUNT', KEYS[6], '-inf', f - ARGV[5]) > 0 then return false end
+  for _, key in ipairs(redis.call('SMEMBERS', 'rq:queues')) do
+    local wip = 'rq:wip:' .. string.sub(key, #'rq:queue:' + 1)
+    if redis.call('ZCARD', wip) > 0 then return false end
+  end
+  return true
+end
+
 local role, open = 'follower', {}
-if is_ours and holds(KEYS[7], ARGV[1], ARGV[7]) then
-  local is_alone = redis.call('ZCARD', KEYS[6]) == 1 and #unheld(f, lease, ARGV[6] / 1000) == 0
-  role = is_alone and 'alone' or 'sweeper'
+local to_next_beat, quiet = math.floor(1000 * ARGV[5]), is_quiet()
+if is_ours and holds(KEYS[7], ARGV[1], quiet and to_next_beat or ARGV[7]) then
+  if redis.call('GET', KEYS[16]) == ARGV[1] then redis.call('DEL', KEYS[16]) end
+  role = quiet and 'quiet' or 'sweeper'
   open = tend(KEYS[10], KEYS[11], KEYS[12], s, f, at)
+elseif is_ours and holds(KEYS[16], ARGV[1], to_next_beat) and not quiet then
+  role = 'deputy'
 end
 -- One worker of a store looks at its plan when the server is another or was begun anew; and each
 -- minute, or when it is back after an outage, for scans that nobody has enqueued.

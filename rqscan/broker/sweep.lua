@@ -1,20 +1,23 @@
 -- Rescue the jobs of workers that are gone: each goes back to the front of its queue.
--- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers, 6 served, 7 paused, 8 suspended
+-- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers, 6 served, 7 paused, 8 suspended,
+--      9 last beat
 -- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
---      job by deaths of workers and hosts, 6 registry lease (s), 7.. workers whose connection is gone
--- Returns {'deposed'}: another one sweeps; or
+--      job by deaths of workers and hosts, 6 registry lease (s), 7 gap (s) of an outage, 8.. workers whose
+--      connection is gone
+-- Returns {'deposed'}: another one sweeps, which a deputy expects; or
 --         {'ok', workers rescued from, {job id, attempt, error of each job given up...}, then name
 --         and client id of each suspect...}.
 -- A suspect's beat is overdue; it is lost once its lease has lapsed or its connection is gone.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'deposed'} end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if not holds(KEYS[1], ARGV[1], ARGV[2]) then return {'deposed'} end
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
 tend(KEYS[6], KEYS[7], KEYS[8], s, f, at)
 local out = {'ok', 0, {}}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
+-- The sweeper beats as well: if even its own beats are refused, as without memory, nobody is dead.
+if f - tonumber(redis.call('GET', KEYS[9]) or '0') > tonumber(ARGV[7]) then return out end
 local gone = {}
-for i = 7, #ARGV do gone[ARGV[i]] = true end
+for i = 8, #ARGV do gone[ARGV[i]] = true end
 
 local function give_up(job, id, queue, losses, worker)
   local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')

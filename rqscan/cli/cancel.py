@@ -29,7 +29,7 @@ def cancel(scan: str, as_json: bool) -> None:
     except RedisUnavailable as e:
         reason = f": {e}"
     done = cancelling.cancel(found, client, scan)
-    if not done.is_redis_told:
+    if not done.is_redis_told and done.queued + done.running:
         words = f"scan {scan} is cancelled in the plan, but Redis is away{reason}"
         click.echo(f"{words}; its jobs are refused, and dropped once Redis is back", err=True)
     if as_json:

@@ -5,17 +5,19 @@ all that the command needs, is imported when the command is called.
 """
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import rich_click as click
 
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["json_option", "log_options", "run"]
+__all__ = ["Seconds", "json_option", "log_options", "run"]
 
 COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "up": ("Run", "Run everything on this machine."),
@@ -45,6 +47,23 @@ def log_options(command: Callable[..., None]) -> Callable[..., None]:
     json = click.option("--log-json", is_flag=True, help="Log JSON lines.")
     level = click.option("-l", "--log-level", default="INFO", show_default=True, type=levels)
     return level(json(command))
+
+
+class Seconds(click.FloatRange):
+    """A range of seconds; what is no number is none of it, though Python reads `nan`."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the number.
+
+        Raises:
+            click.BadParameter: it is out of range, or none.
+        """
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return found
 
 
 class _LazyGroup(click.RichGroup):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Seconds, json_option
 from rqscan.cli.show import print_json, print_table
 from rqscan.errors import UsageError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["addressed", "ping", "timeout_option"]
 
 timeout_option = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0.01, 600), default=0.5, show_default=True,
+    "--timeout", "timeout_s", type=Seconds(0.01, 600), default=0.5, show_default=True,
     metavar="S", help="Seconds to wait for answers.",
 )  # fmt: skip
 

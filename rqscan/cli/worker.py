@@ -9,7 +9,7 @@ from rqscan.broker.connect import outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
-from rqscan.cli.group import log_options
+from rqscan.cli.group import Seconds, log_options
 from rqscan.errors import UsageError
 from rqscan.fleet.outage import wait_for_redis
 from rqscan.fleet.worker import ScanWorker
@@ -23,7 +23,7 @@ NAME = r"[A-Za-z0-9.:@_-]{1,100}"
 @click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")
 @click.option("--max-jobs-per-horse", type=click.IntRange(0), help="Jobs per horse; 0: no limit.")
-@click.option("--stop-timeout", type=click.FloatRange(0), help="Seconds for jobs to finish.")
+@click.option("--stop-timeout", type=Seconds(0), help="Seconds for jobs to finish.")
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @log_options
 def worker(

@@ -8,18 +8,18 @@ prints one JSON line; a failure is one line of text and an exit code: the chore 
 - look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
   enqueued
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
-  chunk, generation, attempt, worker and error of each
+  chunk, generation, attempt, worker, error, seconds worked and time of the end of each
 """
 
 import json
 import signal
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from rqscan import clock
 from rqscan.broker.connect import connect
 from rqscan.config import Settings
 from rqscan.errors import RqscanError
@@ -33,7 +33,7 @@ from rqscan.store.repository import Repository
 
 __all__ = ["main"]
 
-Ended = tuple[str, int, int, int, str, str]
+Ended = tuple[str, int, int, int, str, str, float, datetime]
 
 
 def main(verb: str, parent_pid: int) -> int:
@@ -61,12 +61,13 @@ def _compare(settings: Settings, asked_s: Any = None) -> dict[str, Any]:
 
 
 def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
-    outbox, at, recorded = Outbox(settings), clock.now(), 0
+    outbox, recorded = Outbox(settings), 0
     for ended in msgspec.convert(argument, list[Ended]):
-        scan_id, chunk, generation, attempt, worker, error = ended
+        scan_id, chunk, generation, attempt, worker, error, worked_s, at = ended
         record = ChunkRecord(
             scan_id=scan_id, chunk=chunk, generation=generation, attempt=attempt, kind="",
-            state=ChunkState.FAILED, worker=worker, error=error, started_at=at, finished_at=at,
+            state=ChunkState.FAILED, worker=worker, error=error,
+            started_at=at - timedelta(seconds=worked_s), finished_at=at,
         )  # fmt: skip
         recorded += outbox.record(record)
     outbox.close()

@@ -17,11 +17,10 @@ from rqscan.config import QueueSettings
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import REGISTRY_LEASE_S
 from rqscan.fleet.wire import Assignment
-from rqscan.logs import Event, log
 
 __all__ = ["BELL_S", "Claims"]
 
-BELL_S = 60
+BELL_S = 120
 """Longest block on the bells: what keeps a connection in use, and tells in time that it is gone."""
 
 YEARS_S = 1_000_000_000
@@ -101,7 +100,7 @@ class Claims:
         self.is_open = False
         if isinstance(answer, redis.RedisError):
             if answer is not LOST:
-                log(Event.REDIS_REFUSED, worker=self._name, what="claim", reason=str(answer))
+                self._registration.outage.refused("claim", answer)
             return
         if answer[0] == b"epoch":
             self._registration.renew()

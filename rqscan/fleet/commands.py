@@ -29,7 +29,7 @@ __all__ = ["Commands"]
 SEEN = frozenset({"ping", "status"})
 """Verbs that change nothing: they are not logged."""
 
-LOOK_S = 60.0
+LOOK_S = 120.0
 """Between looks at whether a quiet link still carries anything; beats notice an outage."""
 
 PING = ("host", "pid", "state", "versions", "clock_offset_s", "utc_offset_s")
@@ -119,7 +119,7 @@ class Commands:
 
     def _on_subscribed(self, answer: Any) -> None:
         if isinstance(answer, redis.RedisError) and answer is not LOST:
-            log(Event.REDIS_REFUSED, worker=self._name, what="subscribe", reason=str(answer))
+            self._registration.outage.refused("subscribe", answer)
 
     def _on_push(self, channel: bytes, text: bytes) -> None:
         try:

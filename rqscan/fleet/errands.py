@@ -34,6 +34,7 @@ class Errands:
     def __init__(self, settings: Settings, selector: selectors.BaseSelector) -> None:
         self._settings, self._selector = settings, selector
         self._children: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        self._failing: set[str] = set()  # verbs whose failure was told, until they succeed
 
     @property
     def deadline(self) -> float:
@@ -47,13 +48,18 @@ class Errands:
         with os.fdopen(os.memfd_create("errand"), "w+b") as given:
             given.write(msgspec.msgpack.encode((self._settings, argument)))
             given.seek(0)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "rqscan.fleet.chores", verb, str(os.getpid())],
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            try:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "rqscan.fleet.chores", verb, str(os.getpid())],
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as e:  # the limit of processes, or no memory
+                self._fail(verb, str(e))
+                then(None)
+                return
         assert child.stdout is not None
         self._children[verb] = child, time.monotonic() + LIMIT_S
         output = bytearray()
@@ -85,8 +91,14 @@ class Errands:
 
     def _answer(self, verb: str, code: int, output: bytes) -> dict[str, Any] | None:
         if code == 0:
+            self._failing.discard(verb)
             answer: dict[str, Any] = json.loads(output or b"{}")
             return answer
         lines = output.decode(errors="replace").strip().splitlines() or [f"ended with {code}"]
-        log(Event.ERRAND_FAILED, errand=verb, reason=lines[-1])
+        self._fail(verb, lines[-1])
         return None
+
+    def _fail(self, verb: str, reason: str) -> None:
+        if verb not in self._failing:
+            self._failing.add(verb)
+            log(Event.ERRAND_FAILED, errand=verb, reason=reason)

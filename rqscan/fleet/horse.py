@@ -88,6 +88,11 @@ def run(
     """Run one job and say how it ended; whatever the job does, this returns."""
     clock.correct(assignment.clock_offset_s)
     began = time.monotonic()
+    is_recorded = False
+
+    def note() -> None:
+        nonlocal is_recorded
+        is_recorded = True
 
     def announce(kind: Kind) -> None:
         nonlocal assignment
@@ -108,13 +113,15 @@ def run(
                 job_id=assignment.job_id,
                 announce=announce,
                 limit=soft_limit(assignment.soft_timeout_s),
+                on_recorded=note,
                 will_retry=lambda error: will_retry(assignment, error),
             )
             counts = runner.run(call.kwargs, attempt)
             return success(assignment, counts, time.monotonic() - began)
         return _full(plain, assignment, call.function).run(assignment, began)
     except BaseException as e:  # noqa: BLE001 - a job may raise anything; its record is the answer
-        return failure(assignment, e, time.monotonic() - began)
+        outcome = failure(assignment, e, time.monotonic() - began)
+        return structs.replace(outcome, is_recorded=is_recorded)
 
 
 def _full(plain: Plain | None, assignment: Assignment, function: str) -> Plain:

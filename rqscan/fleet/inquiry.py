@@ -51,14 +51,17 @@ class _Asker:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        self.refused: list[str] = []
+        self.refused: list[str] = []  # by an access rule
+        self.write_error: str | None = None  # why Redis takes nothing
 
     def __call__(self, question: Callable[[], Any], default: Any) -> Any:
         try:
             return question()
-        except redis.ResponseError as e:
+        except redis.exceptions.NoPermissionError as e:
             self.refused.append(str(e))
-            return default
+        except redis.ResponseError as e:
+            self.write_error = self.write_error or str(e)
+        return default
 
 
 def _of_redis(
@@ -72,10 +75,9 @@ def _of_redis(
     info: dict[str, Any] = tell(client.info, {})
     found: dict[str, str] = tell(lambda: client.config_get(*CONFIG), {})
     texts = {_text(name): _text(value) for name, value in found.items()}
-    write_error = None
     for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
         if info.get(name, "ok") != "ok":
-            write_error = f"{name} is {info[name]}"
+            tell.write_error = f"{name} is {info[name]}"
     limit = texts.get("maxmemory") or info.get("maxmemory")
     leader: Any = tell(lambda: client.get(keys.LEADER), None)
     due = tell(lambda: client.zrange(keys.SCHEDULE, 0, -1, withscores=True), [])
@@ -98,7 +100,7 @@ def _of_redis(
             policy=texts.get("maxmemory-policy") or info.get("maxmemory_policy"),
             used_bytes=info.get("used_memory"),
             most_bytes=int(limit) if limit else None,
-            write_error=write_error,
+            write_error=tell.write_error,
         ),
         store=store,
         host=host,
@@ -118,7 +120,7 @@ def _workers(tell: _Asker, timeout_s: float) -> list[WorkerFacts]:
             said.worker: said.data
             for said, _ in ask(tell.client, "ping", expected=known, timeout_s=timeout_s)
         },
-        dict.fromkeys(known),
+        {},
     )
     found = []
     for name, (age_s, raw) in known.items():

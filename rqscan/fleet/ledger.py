@@ -18,14 +18,15 @@ from msgspec import msgpack
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.broker.payload import chunk_of
+from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import flat
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 
 __all__ = ["Ledger"]
 
-Unrecorded = Callable[[str, int, int, int, str, str], None]
-"""Takes scan id, chunk, generation, attempt, worker, and error."""
+Unrecorded = Callable[[str, int, int, int, str, str, float], None]
+"""Takes scan id, chunk, generation, attempt, worker, error, and seconds worked."""
 
 _EVENTS = {
     "finished": Event.JOB_FINISHED,
@@ -42,15 +43,21 @@ class Ledger:
 
     Args:
         name: of the worker.
+        outage: told what Redis does not take.
         max_lost: deaths of a job's own horse from which it is failed as poison.
-        on_unrecorded: called for each chunk that has failed for good and whose horse did not live
-            to record that.
+        on_unrecorded: called for each chunk that has failed for good and whose horse could not
+            record that, or did not live to.
     """
 
     def __init__(
-        self, name: str, max_lost: int, on_unrecorded: Unrecorded = lambda *_: None
+        self,
+        name: str,
+        outage: Outage,
+        max_lost: int,
+        on_unrecorded: Unrecorded = lambda *_: None,
     ) -> None:
-        self._name, self._max_lost, self._on_unrecorded = name, max_lost, on_unrecorded
+        self._name, self._outage = name, outage
+        self._max_lost, self._on_unrecorded = max_lost, on_unrecorded
         self.follow_ups: deque[tuple[str, str]] = deque()  # end and job, for a horse to see to
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
         self._unsent: dict[str, None] = {}  # tokens, in order
@@ -136,7 +143,7 @@ class Ledger:
         if answer is LOST or token not in self._ends:  # sent again later, or answered twice
             return
         if isinstance(answer, redis.RedisError):  # a full disk, too few replicas: it may pass
-            log(Event.REDIS_REFUSED, worker=self._name, what="finish", reason=str(answer))
+            self._outage.refused("finish", answer)
             return
         assignment, end = self._ends.pop(token)
         self._forget(token)
@@ -165,4 +172,4 @@ class Ledger:
         chunk = chunk_of(assignment.job_id) if assignment.kind else None
         if chunk and has_failed and not end.is_recorded:
             error = end.poison or end.error
-            self._on_unrecorded(*chunk, assignment.attempt, assignment.worker, error)
+            self._on_unrecorded(*chunk, assignment.attempt, assignment.worker, error, end.worked_s)

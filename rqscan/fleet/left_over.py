@@ -11,11 +11,11 @@ import redis
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
-from rqscan.logs import Event, log
+from rqscan.fleet.outage import Outage
 
 __all__ = ["LeftOver"]
 
-SOON_S, LATE_S = 2.0, 30.0
+SOON_S, LATE_S = 2.0, 120.0
 """A new sweeper looks soon, since a worker may have died, then less and less often."""
 
 AGAIN_S = 130
@@ -29,12 +29,12 @@ class LeftOver:
     """The sweeper's look at what nobody has followed up.
 
     Args:
-        name: of the worker.
+        outage: told what Redis does not take.
         follow_up: called with end and job of each.
     """
 
-    def __init__(self, name: str, follow_up: Callable[[str, str], None]) -> None:
-        self._name, self._follow_up = name, follow_up
+    def __init__(self, outage: Outage, follow_up: Callable[[str, str], None]) -> None:
+        self._outage, self._follow_up = outage, follow_up
         self._pause_s = SOON_S
         self.deadline = float("inf")  # monotonic time of the next look
 
@@ -57,7 +57,7 @@ class LeftOver:
     def _take(self, answer: Any) -> None:
         if isinstance(answer, redis.RedisError):
             if answer is not LOST:
-                log(Event.REDIS_REFUSED, worker=self._name, what="follow-up", reason=str(answer))
+                self._outage.refused("follow-up", answer)
             return
         for member in answer:
             self._follow_up(*member.decode().split(":", 1))

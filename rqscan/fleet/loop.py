@@ -31,6 +31,7 @@ from rqscan.fleet.errands import Errands
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.left_over import LeftOver
+from rqscan.fleet.outage import Outage
 from rqscan.fleet.peek import Peek
 from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
@@ -80,16 +81,18 @@ class Loop:
         self._kept = Path(settings.home) / "ends"
         self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
-        self._ledger = Ledger(name, worker.max_lost, self._unrecorded.add)
+        self._outage = Outage(worker=name)
+        self._ledger = Ledger(name, self._outage, worker.max_lost, self._unrecorded.add)
         self._ledger.recall(self._kept)
         self._handshake = Handshake(name, settings)
         self._attempts = Attempts(own, concurrency, self._selector, self._ledger, self._want)
         self._attempts.left = max_jobs or self._attempts.left
-        self._rescue = Rescue(name, worker, self._unrecorded.add)
-        self._left_over = LeftOver(name, self._attempts.follow_up)
+        self._rescue = Rescue(name, self._outage, worker, self._unrecorded.add)
+        self._left_over = LeftOver(self._outage, self._attempts.follow_up)
         self._registration = Registration(
-            name, queues, self._boot, worker.heartbeat_s, handshake=self._handshake,
-            describe=self._describe, held=lambda: self._attempts.held, on_beat=self._on_beat,
+            name, queues, self._boot, worker.heartbeat_s, outage=self._outage,
+            handshake=self._handshake, describe=self._describe,
+            held=lambda: self._attempts.held, on_beat=self._on_beat,
         )  # fmt: skip
         self._claims = Claims(name, mine, self._boot, self._registration, self._attempts.start)
         self._command = Link(
@@ -193,8 +196,8 @@ class Loop:
 
     def _on_beat(self, beat: Beat) -> None:
         self._ledger.resend()
-        self._rescue.is_sweeper = beat.role == "sweeper"
-        self._left_over.assign(is_sweeper=beat.role != "follower")
+        self._rescue.is_sweeper = beat.role in {"sweeper", "deputy"}
+        self._left_over.assign(is_sweeper=beat.role in {"sweeper", "quiet"})
         self._peek.watch(beat.queues)
         for token in beat.taken:
             self._attempts.drop(token)

@@ -18,8 +18,8 @@ from rqscan.broker.link import LOST, Link
 
 __all__ = ["Peek"]
 
-BLOCK_S = 60
-"""Longest block: what keeps a connection in use, and tells in time that it is gone."""
+BLOCK_S = 600
+"""Longest block; that a connection is gone is told by the one that beats."""
 
 AGAIN_S = (0.03, 0.5)
 """Shortest and longest pause after an answer: as long as jobs wait, the next comes at once, and

@@ -75,8 +75,8 @@ def _redis(redis: RedisFacts) -> Iterator[Check]:
         advice = "allow this user INFO and CONFIG GET, or check those settings by hand"
         yield Check("redis settings", Status.WARN, redis.refused, advice)
     if redis.write_error:
-        advice = "make room on the disk of Redis; until then it takes no writes (MISCONF)"
-        yield Check("redis disk", Status.FAIL, redis.write_error, advice)
+        advice = "mend it (disk, memory, replicas): Redis takes no writes, so no job can run"
+        yield Check("redis writes", Status.FAIL, redis.write_error, advice)
     yield from _redis_settings(redis)
 
 
@@ -97,7 +97,8 @@ def _redis_settings(redis: RedisFacts) -> Iterator[Check]:
         value = f"{_size(redis.used_bytes)} of {_size(redis.most_bytes) if share else 'no limit'}"
         if share > MEMORY_SHARE:
             advice = "raise maxmemory, or shorten result_ttl_s and failure_ttl_s"
-            yield Check("redis memory", Status.WARN, value, advice)
+            status = Status.FAIL if share >= 1 else Status.WARN
+            yield Check("redis memory", status, value, advice)
         else:
             yield Check("redis memory", Status.OK, value)
 

@@ -20,14 +20,11 @@ from rqscan.broker.payload import PROTOCOL
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
-from rqscan.fleet.rescue import REGISTRY_LEASE_S, SWEEPER_MS
+from rqscan.fleet.rescue import OUTAGE_S, REGISTRY_LEASE_S, SWEEPER_MS
 from rqscan.fleet.wire import Assignment
 from rqscan.logs import Event, log
 
 __all__ = ["Beat", "Registration"]
-
-OUTAGE_S = 1.2
-"""Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
 
 UNMARKED_S = 60
 """A scan asked for so long ago and not enqueued has no submitter at work any more; after an outage
@@ -40,7 +37,7 @@ CLOCK_S = 1.0
 class Beat(NamedTuple):
     """What a beat's answer asks of the worker."""
 
-    role: str  # alone, sweeper, follower
+    role: str  # sweeper, deputy, quiet (a sweeper with nothing to rescue), follower
     plan: str  # compare, look, or nothing
     asked_s: float | None  # to look at scans that were asked for so long ago
     queues: list[str]  # for the sweeper to listen on
@@ -55,6 +52,7 @@ class Registration:
         queues: names of its queues.
         boot: random text of this process.
         heartbeat_s: time between beats.
+        outage: told when Redis is away, or takes nothing.
         handshake: tells whether the worker belongs to the fleet.
         describe: gives the presence to publish and the worker's hash as RQ writes it.
         held: gives the jobs whose leases to renew.
@@ -68,6 +66,7 @@ class Registration:
         boot: str,
         heartbeat_s: float,
         *,
+        outage: Outage,
         handshake: Handshake,
         describe: Callable[[], tuple[Presence, dict[str, Any]]],
         held: Callable[[], list[Assignment]],
@@ -79,7 +78,7 @@ class Registration:
         self._is_beating = False
         self._next_beat = 0.0
         self._run_id = ""
-        self._outage = Outage(worker=name)
+        self.outage = outage
         self.clockwork = Clockwork()
         self.epoch = ""
         self.is_current = self._is_first = False
@@ -100,7 +99,7 @@ class Registration:
     def link_is_down(self, reason: str) -> None:
         """Note that Redis is away; said once however long it takes."""
         self.is_current = self._is_beating = False
-        self._outage.begin(reason)
+        self.outage.begin(reason)
 
     def renew(self) -> None:
         """Register anew at once: the server does not know this epoch, or something has changed."""
@@ -130,7 +129,7 @@ class Registration:
     @property
     def away_s(self) -> float:
         """How long Redis has been away; 0 while it is there."""
-        return self._outage.away_s
+        return self.outage.away_s
 
     @property
     def deadline(self) -> float:
@@ -148,7 +147,7 @@ class Registration:
         own = [keys.worker(self._name), keys.WORKERS, keys.executions_of(self._name)]
         own += [keys.PRESENCE, keys.record(self._name), keys.HOLDERS, keys.SWEEPER]
         own += [keys.LAST_BEAT, keys.GRACE, keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.STORE]
-        own += [keys.MARKER, keys.look(self._handshake.store_id)]
+        own += [keys.MARKER, keys.look(self._handshake.store_id), keys.DEPUTY]
         own += map(keys.workers_of, self._queues)
         self.clockwork.ask()
         link.send(
@@ -162,8 +161,8 @@ class Registration:
     def _on_beat(self, answer: Any) -> None:
         self._is_beating = False
         if isinstance(answer, redis.RedisError):
-            if answer is not LOST:
-                log(Event.REDIS_REFUSED, worker=self._name, what="beat", reason=str(answer))
+            if answer is not LOST:  # no memory, a full disk: as good as away
+                self.outage.begin(f"it takes nothing: {answer}")
             return
         if answer[0] == b"displaced":
             self.is_displaced = True
@@ -173,7 +172,7 @@ class Registration:
         self.clockwork.answer(float(at))
         self._warn_of_clock()
         self.is_current = True
-        self._outage.end()
+        self.outage.end()
         is_changed = self._handshake.judge(store_id.decode(), protocol.decode())
         if is_changed or self.is_suspended != bool(suspended):
             self.is_suspended = bool(suspended)

@@ -15,18 +15,22 @@ from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.broker.payload import chunk_of
 from rqscan.config import WorkerSettings
+from rqscan.fleet.outage import Outage
 from rqscan.logs import Event, log
 
-__all__ = ["REGISTRY_LEASE_S", "SWEEPER_MS", "Rescue"]
+__all__ = ["OUTAGE_S", "REGISTRY_LEASE_S", "SWEEPER_MS", "Rescue"]
 
 SWEEP_S = 1.0
 
-SWEEPER_MS = 2_500
-"""Lease of the sweeper: a dead one delays a rescue by so much and the next beat of another."""
+SWEEPER_MS = 1_500
+"""Lease of the sweeper: a dead one delays a rescue by so much and the next try of its deputy."""
 
 REGISTRY_LEASE_S = 3_000_000_000
 """How far ahead RQ's own registries are scored, 95 years: a reader that cleans them up (`rq info`)
 goes by its own clock, which may be wrong, and must not end what runs."""
+
+OUTAGE_S = 1.2
+"""Nobody's beat for so long after one was due is an outage of Redis, not many deaths."""
 
 OVERDUE_S = 0.6
 """A worker is a suspect once its beat is overdue by so much."""
@@ -37,19 +41,25 @@ class Rescue:
 
     Args:
         name: of the worker.
+        outage: told what Redis does not take.
         settings: how long a worker may be silent, and how often a job may lose its worker.
         on_given_up: called for each chunk that lost its worker too often, with what the store is to
-            be told: scan id, chunk, generation, attempt, worker, error.
+            be told: scan id, chunk, generation, attempt, worker, error, seconds worked.
     """
 
     def __init__(
-        self, name: str, settings: WorkerSettings, on_given_up: Callable[..., None]
+        self,
+        name: str,
+        outage: Outage,
+        settings: WorkerSettings,
+        on_given_up: Callable[..., None],
     ) -> None:
-        self._name, self._settings, self._on_given_up = name, settings, on_given_up
+        self._name, self._outage = name, outage
+        self._settings, self._on_given_up = settings, on_given_up
         self._next_sweep = 0.0
         self._is_sweeping = False
         self._gone: list[str] = []
-        self.is_sweeper = False
+        self.is_sweeper = False  # or its deputy, which tries as often
 
     @property
     def deadline(self) -> float:
@@ -69,11 +79,12 @@ class Rescue:
         self._next_sweep = time.monotonic() + SWEEP_S
         gone, self._gone = self._gone, []
         own = [keys.SWEEPER, keys.HOLDERS, keys.GRACE, keys.COUNTERS, keys.WORKERS]
-        own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED]
+        own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.LAST_BEAT]
         suspect_s = self._settings.heartbeat_s + OVERDUE_S
         link.send(
             "EVALSHA", scripts.SWEEP.sha, len(own), *own, self._name, SWEEPER_MS, suspect_s,
-            self._settings.lease_s, self._settings.max_host_losses, REGISTRY_LEASE_S, *gone,
+            self._settings.lease_s, self._settings.max_host_losses, REGISTRY_LEASE_S,
+            self._settings.heartbeat_s + OUTAGE_S, *gone,
             then=lambda answer: self._on_swept(link, answer),
         )  # fmt: skip
 
@@ -81,10 +92,9 @@ class Rescue:
         self._is_sweeping = False
         if isinstance(answer, redis.RedisError):
             if answer is not LOST:
-                log(Event.REDIS_REFUSED, worker=self._name, what="sweep", reason=str(answer))
+                self._outage.refused("sweep", answer)
             return
-        if answer[0] == b"deposed":
-            self.is_sweeper = False
+        if answer[0] == b"deposed":  # the next beat tells whether to go on trying
             return
         if answer[1]:
             log(Event.WORKERS_LOST, worker=self._name, count=answer[1])
@@ -92,7 +102,7 @@ class Rescue:
         for job_id, attempt, error in zip(*[iter(given_up)] * 3, strict=True):
             log(Event.JOB_FAILED, job=job_id, error=error)
             if chunk := chunk_of(job_id):
-                self._on_given_up(*chunk, int(attempt), self._name, error)
+                self._on_given_up(*chunk, int(attempt), self._name, error, 0.0)
         if suspects := dict(zip(answer[3::2], answer[4::2], strict=True)):
             clients = [client.decode() for client in suspects.values()]
             link.send(

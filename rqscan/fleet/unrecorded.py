@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from rqscan import clock
 from rqscan.fleet.errands import Errands
 
 __all__ = ["Unrecorded"]
@@ -28,8 +29,12 @@ class Unrecorded:
         return self._at
 
     def add(self, *chunk: Any) -> None:
-        """Take scan id, chunk, generation, attempt, worker and error of a chunk that has failed."""
-        self._chunks.append(chunk)
+        """Take what is known of a chunk that has just failed.
+
+        Args:
+            chunk: scan id, chunk, generation, attempt, worker, error, seconds worked.
+        """
+        self._chunks.append((*chunk, clock.iso(clock.now())))
         if self._at == float("inf"):
             self._at = 0.0
 

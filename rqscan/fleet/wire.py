@@ -88,7 +88,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag=True):
     retry_delay_s: float = 0  # of a repetition too
     is_repeated: bool = False  # queued again though it is finished
     is_front: bool = False  # of its queue, when it is queued again
-    is_recorded: bool = True  # False: no horse lived to record the end of its chunk
+    is_recorded: bool = True  # False: the store does not know yet how its chunk ended
     is_going_on: bool = False  # the horse takes another job
     is_refused: bool = False
     observations: int = 0

@@ -62,7 +62,8 @@ def compare(
         settings: say where the store is, and how the queues' jobs are kept.
         client: of the Redis to compare with.
         scan_id: the one scan.
-        unenqueued_for_s: only scans that were asked for so long ago and never wholly enqueued.
+        unenqueued_for_s: only scans that were asked for so long ago and never wholly enqueued, and
+            those that have ended by Redis' count and not in the store.
 
     Raises:
         UsageError: there is no such scan.
@@ -75,6 +76,8 @@ def compare(
         elif unenqueued_for_s is not None:
             asked_before = clock.now() - timedelta(seconds=unenqueued_for_s)
             for name in comparison.chunks.unenqueued_scans(asked_before):
+                comparison.look_at(name)
+            for name in _ended_in_redis_only(comparison, client):
                 comparison.look_at(name)
         else:
             _compare_all(comparison, client)
@@ -98,6 +101,17 @@ def _compare_all(comparison: "Comparison", client: Any) -> None:
             pipeline.multi()
             pipeline.hset(keys.MARKER, comparison.store_id, run_id)
             pipeline.execute()
+
+
+def _ended_in_redis_only(comparison: "Comparison", client: Any) -> list[str]:
+    """Name the scans whose last ends reached Redis and not the store: who should tell it died."""
+    scans = comparison.chunks.unfinished_scans()
+    with client.pipeline(transaction=False) as pipeline:
+        for scan_id in scans:
+            pipeline.hexists(keys.progress(scan_id), "finished_at")
+        return [
+            name for name, has_ended in zip(scans, pipeline.execute(), strict=True) if has_ended
+        ]
 
 
 class Comparison:
@@ -128,7 +142,7 @@ class Comparison:
             since = clock.from_iso(started_at.decode()) if started_at else stored.started_at
             former = jobs.begin(self._client, scan, self.store_id, anew=anew, started_at=since)
             self.result = self.result._replace(former_store=self.result.former_store or former)
-        if not self._reconcile(scan) and not anew:
+        if not self._reconcile(scan, anew=anew) and not anew:
             self.look_at(scan_id, anew=True)
             return
         put = self._enqueue(scan)
@@ -136,7 +150,7 @@ class Comparison:
             scans=self.result.scans + 1, enqueued=self.result.enqueued + put
         )
 
-    def _reconcile(self, scan: Scan) -> bool:
+    def _reconcile(self, scan: Scan, *, anew: bool) -> bool:
         """Make plan and Redis agree on what has ended, and plan anew what Redis has lost.
 
         Returns:
@@ -146,7 +160,10 @@ class Comparison:
         for page in self.chunks.pages(scan.scan_id):
             fates = defaultdict(list)
             for chunk, job in zip(page, self._ask(scan, page), strict=True):
-                is_unrecorded = chunk.state == ChunkState.PLANNED and job.status in ENDED
+                is_over = job.status in ENDED or (
+                    job.status is None and job.is_counted and chunk.is_enqueued and not anew
+                )
+                is_unrecorded = chunk.state == ChunkState.PLANNED and is_over
                 known = chunk._replace(state=self._record(scan, chunk)) if is_unrecorded else chunk
                 fates[_fate(known, job)].append(known)
             if fates["uncounted"]:
@@ -164,15 +181,15 @@ class Comparison:
 
     def _record(self, scan: Scan, chunk: PlannedChunk) -> ChunkState:
         """Record what ended in Redis and not in the store: its worker died before it could."""
-        names = ("status", "rqscan_attempt", "worker_name", "exc_info")
+        names = ("status", "rqscan_attempt", "worker_name", "exc_info", "started_at", "ended_at")
         key = keys.job(jobs.job_key_id(scan.scan_id, chunk))
-        status, attempt, worker, trace = self._client.hmget(key, *names)
+        status, attempt, worker, trace, *times = self._client.hmget(key, *names)
         state = ChunkState.CANCELLED if status == b"canceled" else ChunkState.FAILED
-        now = clock.now()
+        began, ended = (clock.from_iso(at.decode()) if at else clock.now() for at in times)
         record = ChunkRecord(
             scan_id=scan.scan_id, chunk=chunk.number, generation=chunk.generation,
             attempt=int(attempt) if (attempt or b"").isdigit() else 0, kind="", state=state,
-            worker=(worker or b"").decode(errors="replace"), started_at=now, finished_at=now,
+            worker=(worker or b"").decode(errors="replace"), started_at=began, finished_at=ended,
             error=_last_line(trace or b""),
         )  # fmt: skip
         self._repository.record(record)

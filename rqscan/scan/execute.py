@@ -35,6 +35,7 @@ class Attempt(NamedTuple):
     job_id: str | None = None  # what the payload must agree with
     announce: Callable[[Kind], None] = lambda _kind: None  # before the kind begins
     limit: AbstractContextManager[None] = nullcontext()  # around the kind's work, not its record
+    on_recorded: Callable[[], None] = lambda: None  # the store knows of a failure
     will_retry: Callable[[BaseException], bool] = lambda _error: False
 
 
@@ -77,6 +78,7 @@ class Runner:
             failed = record(state=state, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
                 self._outbox.record(failed)
+                attempt.on_recorded()
             raise
         finished = record(
             state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import signal
+import sqlite3
 import zlib
+from contextlib import closing
 
 import psutil
 import pytest
@@ -63,11 +65,34 @@ def test_what_redis_refuses_for_a_while_is_neither_lost_nor_doubled(rig, client)
     job = ScanQueue("default", connection=client).enqueue("time.sleep", 3)
     worker.wait_for_event("job_started")
     client.config_set("min-replicas-to-write", 1)  # as a full disk does: writes are refused
-    worker.wait_for_event("redis_refused", count=2)
+    worker.wait_for_event("redis_lost")
+    worker.wait_for_event("redis_refused")  # the job's end
     client.config_set("min-replicas-to-write", 0)
     wait_for(lambda: job.get_status() == "finished", 30)
+    worker.wait_for_event("redis_back")
+    assert len(worker.of("redis_lost")) == len(worker.of("redis_back")) == 1
     assert client.hget(job.key, "rqscan_attempt") == b"1"
     assert runs_on(client)
+
+
+def test_nobody_is_rescued_from_while_redis_has_no_memory(rig, client):
+    workers = [
+        rig.worker("default", "--concurrency", "1", "--name", name, **ALLOW) for name in ("a", "b")
+    ]
+    queue = ScanQueue("default", connection=client)
+    jobs = [queue.enqueue("time.sleep", 20) for _ in workers]
+    for worker in workers:
+        worker.wait_for_event("job_started")
+    wait_for(lambda: client.get(keys.DEPUTY), 30)
+    client.config_set("maxmemory", "1mb")
+    for worker in workers:
+        worker.wait_for_event("redis_lost")
+    until = client.time()[0] + 8  # longer than worker.lease_s
+    wait_for(lambda: client.time()[0] >= until)
+    client.config_set("maxmemory", 0)
+    wait_for(lambda: all(job.get_status() == "finished" for job in jobs), 60)
+    assert [client.hget(job.key, "rqscan_attempt") for job in jobs] == [b"1", b"1"]
+    assert not client.hget(keys.COUNTERS, "rescued")
 
 
 @pytest.mark.parametrize(
@@ -163,9 +188,9 @@ def test_a_payload_that_does_not_agree_with_its_job_is_refused(rig, client, chan
 
 def test_rows_that_the_store_does_not_take_fail_the_scan(rig):
     done = rig.json("scan", "127.0.0.1", "-p", "1-10", "--no-wait")
-    home = rig.env["RQSCAN_HOME"]
-    rig.env["RQSCAN_DATABASE_URL"] = f"sqlite:///{home}/another.db"
-    assert rig.json("scans") == []  # another database, with its tables
+    with closing(sqlite3.connect(f"{rig.env['RQSCAN_HOME']}/rqscan.db")) as database:
+        database.execute("DELETE FROM chunks")  # as an old copy of the database has it
+        database.commit()
     worker = rig.worker("default")
     failed = worker.wait_for_event("job_failed")
     assert "were not taken" in failed["error"]

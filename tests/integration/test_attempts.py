@@ -13,6 +13,7 @@ from rqscan.broker.payload import RUN_CHUNK
 from rqscan.config import JobsSettings
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.ledger import Ledger
+from rqscan.fleet.outage import Outage
 from rqscan.fleet.wire import Assignment
 from tests.rig import ROOT
 from tests.servers import wait_for
@@ -36,7 +37,9 @@ class Loop:
             client.script_load(script.text)
         self.client, self.unrecorded = client, []
         self._selector = selectors.DefaultSelector()
-        self._ledger = Ledger("w", 1, on_unrecorded=lambda *end: self.unrecorded.append(end))
+        self._ledger = Ledger(
+            "w", Outage(worker="w"), 1, on_unrecorded=lambda *end: self.unrecorded.append(end)
+        )
         odd = msgspec.structs.replace(settings, jobs=JobsSettings(str(ROOT / "tests/odd_kinds")))
         self.attempts = Attempts(odd, 2, self._selector, self._ledger, lambda: None)
         self.attempts.open()
@@ -93,7 +96,7 @@ def test_a_job_is_stopped_for_good_and_its_chunk_is_to_be_recorded(loop):
     loop.until(lambda: loop.status(job) == "stopped")
     assert loop.client.zscore(keys.registry("failed", "q"), job)
     (end,) = loop.unrecorded
-    assert end == ("s", 0, 1, 1, "w", "rqscan.errors.FailedError: stopped by an operator")
+    assert end[:6] == ("s", 0, 1, 1, "w", "rqscan.errors.FailedError: stopped by an operator")
     assert not loop.attempts.stop_job(job)
 
 
@@ -130,7 +133,7 @@ def test_a_chunk_whose_horse_did_not_live_to_record_its_end_is_told(loop, kind):
     job = loop.run(kind, "9", timeout_s=2)  # the worker's limit of losses is 1
     loop.until(lambda: loop.unrecorded)
     assert loop.status(job) == "failed"
-    (*chunk, error) = loop.unrecorded[0]
+    (*chunk, error, _worked_s) = loop.unrecorded[0]
     assert chunk == ["s", 0, 1, 1, "w"]
     assert ("hard limit" if kind == "stubborn" else "SIGKILL") in error
 

@@ -343,7 +343,8 @@ def test_chores_compare_and_tell(settings, client):
 def test_a_chore_records_what_ended_without_a_horse(settings, client, store):
     submitted(settings, client)
     assert store.record(a_record(1))
-    ended = [("s1", number, 1, 1, "w1", "out of memory") for number in (0, 1, 7)]
+    at = "2026-11-24T12:00:00Z"
+    ended = [("s1", number, 1, 1, "w1", "out of memory", 2.0, at) for number in (0, 1, 7)]
     done = chore("ended", settings, ended)
     assert (done.returncode, done.stderr) == (0, b"")
     assert msgspec.json.decode(done.stdout) == {"recorded": 1}  # 1 has finished, 7 is unknown

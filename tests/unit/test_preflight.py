@@ -39,12 +39,12 @@ def test_a_fleet_in_good_health_has_nothing_to_do():
         ({"version": "6.0.16"}, "redis", "fail", "6.0.16"),
         ({"role": "slave"}, "redis", "fail", "replica"),
         ({"refused": "NOPERM no config"}, "redis settings", "warn", "NOPERM"),
-        ({"write_error": "aof_last_write_status is err"}, "redis disk", "fail", "err"),
+        ({"write_error": "aof_last_write_status is err"}, "redis writes", "fail", "err"),
         ({"appendonly": "no"}, "redis persistence", "warn", "appendonly no"),
         ({"appendfsync": "no"}, "redis persistence", "warn", "appendfsync no"),
         ({"policy": "allkeys-lru"}, "redis eviction", "warn", "allkeys-lru"),
         ({"policy": "allkeys-lru", "most_bytes": 1 << 30}, "redis eviction", "fail", "allkeys"),
-        ({"most_bytes": 10 << 20}, "redis memory", "warn", "10 MiB of 10 MiB"),
+        ({"most_bytes": 10 << 20}, "redis memory", "fail", "10 MiB of 10 MiB"),
     ],
 )
 def test_a_fault_of_redis_is_told(changed, name, status, words):
