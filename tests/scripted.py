@@ -48,12 +48,12 @@ class ScriptedWorker:
         own = [keys.worker(self.name), keys.WORKERS, keys.executions_of(self.name), keys.PRESENCE]
         own += [keys.record(self.name), keys.HOLDERS, keys.SWEEPER, keys.LAST_BEAT, keys.GRACE]
         own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.STORE, keys.MARKER]
-        own += [keys.look("scripted"), keys.workers_of(self._queue)]
+        own += [keys.look("scripted"), keys.DEPUTY, keys.workers_of(self._queue)]
         held = [part for job in self.jobs.items() for part in (self._queue, *job)]
         encoded = msgspec.json.encode(record)
         self._run(
             scripts.BEAT, own, self.name, "e", LEASE_S, encoded, 4.2, 6500, 2500, 1,
-            self._store, PROTOCOL, "", self._queue, 2, "state", state, *held,
+            self._store, PROTOCOL, "", self._queue, 2, 9, "state", state, *held,
         )  # fmt: skip
 
     def claim(self, want: int) -> list[str]:

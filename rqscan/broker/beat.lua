@@ -5,11 +5,11 @@
 -- ARGV 1 name, 2 epoch, 3 registry lease (s), 4 record (JSON), 5 gap (s) of an outage, 6 grace
 --      (ms) after it, 7 sweeper's lease (ms), 8 1 for the first beat of an epoch, 9 store id (empty:
 --      not known yet), 10 protocol, 11 run id of the server, 12 names of its queues by commas,
---      13 number of fields, fields of the worker's hash, then queue name, job id and token of each
---      job held
+--      13 number of fields, 14 most losses of a job by deaths of workers and hosts, fields of the
+--      worker's hash, then queue name, job id and token of each job held
 -- Returns {Redis time (s), role, suspended (0, 1), what to do about the plan, the fleet's store id,
---         its protocol, queues that may run (none for a follower), tokens that are no longer its
---         own...}; or
+--         its protocol, queues that may run (none for a follower), {job id, attempt, error of each
+--         job given up...}, tokens that are no longer its own...}; or
 --         {'displaced'}: another worker has begun under this name, nothing was written.
 --         role: sweeper; deputy (to sweep as soon as the sweeper does not); quiet (the sweeper, and
 --         there is nothing to rescue); or follower. About the plan: compare (the server was begun
@@ -18,13 +18,15 @@
 local lease, nfields = tonumber(ARGV[3]), tonumber(ARGV[13])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
--- Only the first beat of an epoch takes a name over; of two that began at once the later stays.
+-- Only the first beat of an epoch takes a name over; of two that began at once the later stays. One
+-- that comes late over a connection which its own worker has given up since is of no account.
 local epoch = redis.call('HGET', KEYS[1], 'rqscan_epoch')
-if ARGV[8] == '0' and epoch and epoch ~= ARGV[2] then return {'displaced'} end
+local is_late = epoch and string.sub(epoch, 1, 8) == string.sub(ARGV[2], 1, 8) and epoch > ARGV[2]
+if is_late or (ARGV[8] == '0' and epoch and epoch ~= ARGV[2]) then return {'displaced'} end
 -- A worker that has said goodbye stays readable for a minute, as RQ has it; its counts end here.
 if redis.call('HEXISTS', KEYS[1], 'death') == 1 then redis.call('DEL', KEYS[1]) end
 redis.call('HSET', KEYS[1], 'last_heartbeat', at, 'rqscan_epoch', ARGV[2],
-  unpack(ARGV, 14, 13 + nfields))
+  unpack(ARGV, 15, 14 + nfields))
 redis.call('EXPIRE', KEYS[1], 90)
 redis.call('SADD', KEYS[2], KEYS[1])
 for i = 17, #KEYS do redis.call('SADD', KEYS[i], KEYS[1]) end
@@ -68,9 +70,10 @@ if is_ours and ARGV[9] ~= '' then
   end
 end
 
+local given_up = {}
 local out, held = {string.format('%.6f', f), role, redis.call('EXISTS', KEYS[12]), plan,
-  store or '', protocol or '', open}, {}
-for i = 14 + nfields, #ARGV, 3 do
+  store or '', protocol or '', open, given_up}, {}
+for i = 15 + nfields, #ARGV, 3 do
   local id, token = ARGV[i + 1], ARGV[i + 2]
   local pair = id .. ':' .. token
   held[pair] = true
@@ -83,22 +86,14 @@ for i = 14 + nfields, #ARGV, 3 do
     redis.call('SADD', KEYS[3], pair)
   elseif holder ~= 'done:' .. token then out[#out + 1] = token end
 end
--- What runs under this name but is not held: an earlier life's, or a claim whose answer was lost.
+-- What runs under this name but is not held: an earlier life's, which has died, or a claim's whose
+-- answer was lost; tokens begin with the life that they are of.
 for _, pair in ipairs(redis.call('SMEMBERS', KEYS[3])) do
   if not held[pair] then
-    local id, token = string.match(pair, '^(.*):([^:]+)$')
-    local job = 'rq:job:' .. (id or '')  -- whatever may have been written there
-    local queue = id and redis.call('HGET', job, 'origin')
     redis.call('SREM', KEYS[3], pair)
-    redis.call('DEL', 'rq:execution:' .. pair)
-    if id then redis.call('ZREM', 'rq:executions:' .. id, token) end
-    if queue and redis.call('ZREM', 'rq:wip:' .. queue, pair) == 1
-      and redis.call('HGET', job, 'rqscan_token') == token then
-      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at, 'rqscan_token', '')
-      redis.call('LPUSH', 'rq:queue:' .. queue, id)
-      redis.call('HINCRBY', 'rqscan:counters', 'rescued', 1)
-      ring('rqscan:bell:' .. queue)
-    end
+    local life = string.match(pair, ':([^:]+)$') or ''
+    local has_died = string.sub(life, 1, 8) ~= string.sub(ARGV[2], 1, 8)
+    release(pair, ARGV[1], has_died and tonumber(ARGV[14]), s, at, given_up)
   end
 end
 return out

@@ -40,7 +40,9 @@ local function note_loss(job, at, how)
 end
 
 -- Tell whether a worker's store and protocol are those of the fleet; who enqueues sets them.
+-- A worker that knows of a mismatch says `?`, so that a Redis that has lost all does not trust it.
 local function is_of_fleet(key, store, protocol)
+  if store == '?' then return false end
   local theirs = redis.call('HMGET', key, 'store_id', 'protocol')
   return (not theirs[1] or store == theirs[1]) and (not theirs[2] or protocol == theirs[2])
 end
@@ -102,10 +104,10 @@ local function unheld(f, lease, lapse)
     local wip = 'rq:wip:' .. string.sub(key, #'rq:queue:' + 1)
     for _, pair in ipairs(redis.call('ZRANGEBYSCORE', wip, '-inf', f + lease - lapse)) do
       local id, token = string.match(pair, '^(.*):([^:]+)$')
+      local holder = id and redis.call('HGET', 'rq:job:' .. id, 'rqscan_token')
       -- stock RQ's workers know no token: their registry is their own
-      if id and redis.call('HGET', 'rq:job:' .. id, 'rqscan_token') == token then
-        found[#found + 1] = pair
-      end
+      if holder == token then found[#found + 1] = pair
+      elseif id and redis.call('EXISTS', 'rq:job:' .. id) == 0 then redis.call('ZREM', wip, pair) end
     end
   end
   return found
@@ -157,4 +159,48 @@ end
 local function end_chunk(job, at, how, observations, probes)
   local scan = redis.call('HGET', job, 'rqscan_scan')
   if scan then count_end(scan, chunk_number(job, scan), at, how, observations, probes) end
+end
+
+-- Fail a job that has lost its worker too often; `given_up` gets its id, attempt and the reason.
+local function give_up(job, id, queue, losses, worker, s, at, given_up)
+  local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')
+  local why = 'the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker
+  local attempt = redis.call('HGET', job, 'rqscan_attempt') or '0'
+  for _, part in ipairs({id, attempt, why}) do given_up[#given_up + 1] = part end
+  count(s, queue .. ':failed')
+  end_chunk(job, at, 'failed', 0, 0)
+  local answer = with_follow_up(job, id, 'failed', s, 'failed')
+  redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info', 'FailedError: ' .. why)
+  if ttl ~= 0 then redis.call('ZADD', 'rq:failed:' .. queue, ttl > 0 and s + ttl or '+inf', id) end
+  if ttl > 0 then redis.call('EXPIRE', job, math.max(ttl, 60))
+  elseif ttl == 0 and answer ~= 'failed' then redis.call('HSET', job, 'rqscan_delete', 1)
+  elseif ttl == 0 then redis.call('DEL', job) end
+end
+
+-- Take an attempt (JOB:TOKEN) from its worker and put the job back to the front of its queue. With
+-- `most` the worker is dead: that counts, and at the loss `most` the job is given up.
+local function release(pair, worker, most, s, at, given_up)
+  local id, token = string.match(pair, '^(.*):([^:]+)$')
+  if not id then return end  -- whatever may have been written there
+  local job = 'rq:job:' .. id
+  local queue = redis.call('HGET', job, 'origin')
+  redis.call('DEL', 'rq:execution:' .. pair)
+  redis.call('ZREM', 'rq:executions:' .. id, token)
+  if not queue then return end
+  redis.call('ZREM', 'rq:wip:' .. queue, pair)
+  if redis.call('HGET', job, 'rqscan_token') ~= token then return end
+  redis.call('HSET', job, 'rqscan_token', '')
+  if most then
+    local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
+    note_loss(job, at, 'worker ' .. worker .. ' was gone')
+    redis.call('HINCRBY', 'rqscan:counters', 'lost', 1)
+    if losses >= most then
+      give_up(job, id, queue, losses, worker, s, at, given_up)
+      return
+    end
+  end
+  redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
+  redis.call('LPUSH', 'rq:queue:' .. queue, id)
+  redis.call('HINCRBY', 'rqscan:counters', 'rescued', 1)
+  ring('rqscan:bell:' .. queue)
 end

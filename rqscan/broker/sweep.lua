@@ -16,51 +16,12 @@ local out = {'ok', 0, {}}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
 -- The sweeper beats as well: if even its own beats are refused, as without memory, nobody is dead.
 if f - tonumber(redis.call('GET', KEYS[9]) or '0') > tonumber(ARGV[7]) then return out end
-local gone = {}
+local gone, most = {}, tonumber(ARGV[5])
 for i = 8, #ARGV do gone[ARGV[i]] = true end
-
-local function give_up(job, id, queue, losses, worker)
-  local ttl = tonumber(redis.call('HGET', job, 'failure_ttl') or '604800')
-  local why = 'the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker
-  local attempt = redis.call('HGET', job, 'rqscan_attempt') or '0'
-  for _, part in ipairs({id, attempt, why}) do out[3][#out[3] + 1] = part end
-  count(s, queue .. ':failed')
-  end_chunk(job, at, 'failed', 0, 0)
-  redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info', 'FailedError: ' .. why)
-  with_follow_up(job, id, 'failed', s)
-  if ttl == 0 then redis.call('DEL', job)
-  else
-    redis.call('ZADD', 'rq:failed:' .. queue, ttl > 0 and s + ttl or '+inf', id)
-    if ttl > 0 then redis.call('EXPIRE', job, ttl) end
-  end
-end
-
-local function free(pair, worker)
-  local id, token = string.match(pair, '^(.*):([^:]+)$')
-  if not id then return end
-  local job = 'rq:job:' .. id
-  local queue = redis.call('HGET', job, 'origin')
-  redis.call('DEL', 'rq:execution:' .. pair)
-  redis.call('ZREM', 'rq:executions:' .. id, token)
-  if not queue then return end
-  redis.call('ZREM', 'rq:wip:' .. queue, pair)
-  if redis.call('HGET', job, 'rqscan_token') ~= token then return end
-  local losses = redis.call('HINCRBY', job, 'rqscan_host_losses', 1)
-  redis.call('HSET', job, 'rqscan_token', '')
-  note_loss(job, at, 'worker ' .. worker .. ' was gone')
-  redis.call('HINCRBY', KEYS[4], 'lost', 1)
-  if losses >= tonumber(ARGV[5]) then give_up(job, id, queue, losses, worker)
-  else
-    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', at)
-    redis.call('LPUSH', 'rq:queue:' .. queue, id)
-    redis.call('HINCRBY', KEYS[4], 'rescued', 1)
-    ring('rqscan:bell:' .. queue)
-  end
-end
 
 local function rescue(worker)
   local executions = 'rq:worker:' .. worker .. ':executions'
-  for _, pair in ipairs(redis.call('SMEMBERS', executions)) do free(pair, worker) end
+  for _, pair in ipairs(redis.call('SMEMBERS', executions)) do release(pair, worker, most, s, at, out[3]) end
   local hash = 'rq:worker:' .. worker
   for queue in string.gmatch(redis.call('HGET', hash, 'queues') or '', '[^,]+') do
     redis.call('SREM', 'rq:workers:' .. queue, hash)
@@ -83,6 +44,6 @@ for _, pair in ipairs(unheld(f, tonumber(ARGV[6]), tonumber(ARGV[4]))) do
   local job = 'rq:job:' .. string.match(pair, '^(.*):')
   local worker = redis.call('HGET', job, 'worker_name') or ''
   redis.call('SREM', 'rq:worker:' .. worker .. ':executions', pair)
-  free(pair, worker)
+  release(pair, worker, most, s, at, out[3])
 end
 return out

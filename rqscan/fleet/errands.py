@@ -86,8 +86,12 @@ class Errands:
     def stop(self) -> None:
         """End all errands: whatever they do bears being done again."""
         for child, _ in self._children.values():
+            assert child.stdout is not None
+            self._selector.unregister(child.stdout)
+            child.stdout.close()
             kill_group(child.pid, signal.SIGKILL)
             child.wait()
+        self._children.clear()
 
     def _answer(self, verb: str, code: int, output: bytes) -> dict[str, Any] | None:
         if code == 0:

@@ -22,6 +22,7 @@ from rq.webhook import Webhook
 from rqscan.broker import keys
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import ScanQueue, ring
+from rqscan.errors import RefusedPayloadError
 from rqscan.scan.scope import Scope
 
 __all__ = ["perform"]
@@ -39,6 +40,7 @@ def perform(client: redis.Redis, scope: Scope, end: str, job_id: str) -> None:
 
     Raises:
         OutOfScopeError: a webhook leads outside of the scope; it was not sent.
+        RefusedPayloadError: it is no http; it was not sent.
         UsageError: its host has no address.
     """
     member = f"{end}:{job_id}"
@@ -65,7 +67,10 @@ def perform(client: redis.Redis, scope: Scope, end: str, job_id: str) -> None:
         execute_stopped_callback(job, UnixSignalDeathPenalty)
     for webhook in job.webhooks:
         if webhook.job_status == end:
-            scope.check([urlsplit(webhook.url).hostname or ""])
+            url = urlsplit(webhook.url)
+            if url.scheme not in {"http", "https"}:
+                raise RefusedPayloadError(f"webhook {webhook.url!r} is neither http nor https")
+            scope.check([url.hostname or ""])
             _send(webhook, job, (error.exc_string or "") if error else None)
 
 

@@ -30,6 +30,7 @@ class Handshake:
         self._kept = Path(settings.home) / f"store-{about}"
         self.ask_at = 0.0  # monotonic: when to ask the database for its id
         self.store_id = ""
+        self._fleet = "", ""  # store and protocol as Redis has told them last
         self.mismatch = ""  # why it must do nothing: both values
         self.is_waiting = False  # the fleet has a store, and ours is not known yet
         with suppress(OSError):
@@ -58,8 +59,11 @@ class Handshake:
             self._kept.write_text(self.store_id, "ascii")
 
     def judge(self, store_id: str, protocol: str) -> bool:
-        """Compare with what Redis tells (empty: nobody has enqueued yet); True if it changed."""
+        """Compare with what Redis tells (empty: nothing); True if the verdict has changed."""
         before = self.mismatch, self.is_waiting
+        # A Redis that has lost its data tells nothing: what was seen before still holds.
+        self._fleet = (store_id or self._fleet[0], protocol or self._fleet[1])
+        store_id, protocol = self._fleet
         self.is_waiting = bool(store_id) and not self.store_id
         self.mismatch = ""
         if protocol and protocol != str(PROTOCOL):

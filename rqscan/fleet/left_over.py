@@ -21,6 +21,8 @@ SOON_S, LATE_S = 2.0, 120.0
 AGAIN_S = 130
 """How long one is left to the worker that took it: longer than a follow-up may take."""
 
+ENDS = {"finished", "failed", "stopped", "canceled", "retry"}
+
 MOST = 10
 """Taken at once: each waits for a work-horse of the sweeper."""
 
@@ -51,13 +53,23 @@ class LeftOver:
             self.deadline = time.monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, LATE_S)
             link.send(
-                "EVALSHA", scripts.FOLLOW_UP.sha, 1, keys.FOLLOW_UPS, MOST, AGAIN_S, then=self._take
+                "EVALSHA",
+                scripts.FOLLOW_UP.sha,
+                1,
+                keys.FOLLOW_UPS,
+                MOST,
+                AGAIN_S,
+                then=lambda answer: self._take(link, answer),
             )
 
-    def _take(self, answer: Any) -> None:
+    def _take(self, link: Link, answer: Any) -> None:
         if isinstance(answer, redis.RedisError):
             if answer is not LOST:
                 self._outage.refused("follow-up", answer)
             return
         for member in answer:
-            self._follow_up(*member.decode().split(":", 1))
+            end, colon, job_id = member.decode(errors="replace").partition(":")
+            if colon and end in ENDS:
+                self._follow_up(end, job_id)
+            else:  # nobody of ours has written that
+                link.send("ZREM", keys.FOLLOW_UPS, member)

@@ -42,6 +42,9 @@ from rqscan.states import WorkerState
 
 __all__ = ["Loop"]
 
+LAST_WORD_S = 3.0
+"""For Redis to take what was given back, once jobs are stopped; the rest is kept on disk."""
+
 
 class Loop:
     """A worker at work.
@@ -75,6 +78,7 @@ class Loop:
         self._describe_to_rq = describe
         self._boot = secrets.token_hex(4)
         self._signals, self._stop_deadline = 0, float("inf")
+        self._last_word = float("inf")  # monotonic: when Redis need not have taken everything
         self._selector = selectors.DefaultSelector()
         mine = {queue: settings.queues.get(queue) or QueueSettings() for queue in queues}
         own = replace(settings, redis=replace(settings.redis, url=url_of(client)))
@@ -90,7 +94,8 @@ class Loop:
         self._rescue = Rescue(name, self._outage, worker, self._unrecorded.add)
         self._left_over = LeftOver(self._outage, self._attempts.follow_up)
         self._registration = Registration(
-            name, queues, self._boot, worker.heartbeat_s, outage=self._outage,
+            name, queues, self._boot, worker.heartbeat_s, worker.max_host_losses,
+            outage=self._outage,
             handshake=self._handshake, describe=self._describe,
             held=lambda: self._attempts.held, on_beat=self._on_beat,
         )  # fmt: skip
@@ -146,6 +151,7 @@ class Loop:
         self._attempts.enforce_limits()
         if self._is_giving_back:
             self._attempts.give_back()
+            self._last_word = min(self._last_word, time.monotonic() + LAST_WORD_S)
         if self._registration.is_current:
             if self._ledger.send(self._command):
                 self._claims.is_wanted = True
@@ -181,10 +187,11 @@ class Loop:
             return False
         if self._signals:
             is_settled = not self._claims.is_open and not len(self._ledger)
-            is_recorded = not len(self._unrecorded) or self._is_giving_back
-            return (is_settled and is_recorded) or self._registration.away_s > 1
+            is_away = self._registration.away_s > 1 or time.monotonic() > self._last_word
+            return is_away or (is_settled and not self._unrecorded.is_pending)
         is_idle = self._registration.is_current and self._claims.is_idle
-        return not len(self._ledger) and ((burst and is_idle) or self._attempts.left <= 0)
+        is_told = not len(self._ledger) and not self._unrecorded.is_pending
+        return is_told and ((burst and is_idle) or self._attempts.left <= 0)
 
     def _on_signal(self, name: str) -> None:
         self._signals += 1
@@ -198,6 +205,7 @@ class Loop:
         self._ledger.resend()
         self._rescue.is_sweeper = beat.role in {"sweeper", "deputy"}
         self._left_over.assign(is_sweeper=beat.role in {"sweeper", "quiet"})
+        self._rescue.give_up(beat.given_up)
         self._peek.watch(beat.queues)
         for token in beat.taken:
             self._attempts.drop(token)

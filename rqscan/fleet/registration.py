@@ -5,7 +5,6 @@ that a server that was restarted, flushed or away needs no special care. Until t
 connection has been answered the worker is not registered: it claims nothing and ends nothing.
 """
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -41,6 +40,7 @@ class Beat(NamedTuple):
     plan: str  # compare, look, or nothing
     asked_s: float | None  # to look at scans that were asked for so long ago
     queues: list[str]  # for the sweeper to listen on
+    given_up: list[bytes]  # jobs that this worker's earlier lives have lost too often
     taken: list[str]  # tokens of attempts whose jobs are others' now
 
 
@@ -52,6 +52,7 @@ class Registration:
         queues: names of its queues.
         boot: random text of this process.
         heartbeat_s: time between beats.
+        max_losses: deaths of a job's worker or host from which it is given up.
         outage: told when Redis is away, or takes nothing.
         handshake: tells whether the worker belongs to the fleet.
         describe: gives the presence to publish and the worker's hash as RQ writes it.
@@ -65,6 +66,7 @@ class Registration:
         queues: Sequence[str],
         boot: str,
         heartbeat_s: float,
+        max_losses: int,
         *,
         outage: Outage,
         handshake: Handshake,
@@ -73,14 +75,15 @@ class Registration:
         on_beat: Callable[[Beat], None],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
-        self._heartbeat_s, self._handshake = heartbeat_s, handshake
+        self._heartbeat_s, self._max_losses = heartbeat_s, max_losses
+        self._handshake = handshake
         self._describe, self._held, self._after_beat = describe, held, on_beat
         self._is_beating = False
         self._next_beat = 0.0
         self._run_id = ""
         self.outage = outage
         self.clockwork = Clockwork()
-        self.epoch = ""
+        self.epoch, self._epochs = "", 0
         self.is_current = self._is_first = False
         self.is_displaced = False  # another worker has begun under this name
         self.is_suspended = False  # by RQ's own switch
@@ -92,7 +95,8 @@ class Registration:
 
     def link_is_up(self, run_id: str) -> None:
         """Begin a new epoch: what an earlier connection still has on its way changes nothing."""
-        self.epoch = f"{self._boot}{secrets.token_hex(4)}"
+        self._epochs += 1
+        self.epoch = f"{self._boot}{self._epochs:08x}"
         self._run_id = run_id
         self._is_first, self._next_beat = True, 0.0
 
@@ -119,7 +123,7 @@ class Registration:
     @property
     def fleet(self) -> tuple[str, int]:
         """The store and the protocol that a fleet must have for us to claim from it."""
-        return self._handshake.store_id, PROTOCOL
+        return "?" if self._handshake.mismatch else self._handshake.store_id, PROTOCOL
 
     @property
     def may_claim(self) -> bool:
@@ -154,7 +158,8 @@ class Registration:
             "EVALSHA", scripts.BEAT.sha, len(own), *own, self._name, self.epoch, REGISTRY_LEASE_S,
             msgspec.json.encode(presence), self._heartbeat_s + OUTAGE_S,
             round(1000 * presence.lease_s), SWEEPER_MS, int(self._is_first), *self.fleet,
-            self._run_id, ",".join(self._queues), 2 * len(fields), *flat(fields), *held,
+            self._run_id, ",".join(self._queues), 2 * len(fields), self._max_losses,
+            *flat(fields), *held,
             then=self._on_beat,
         )  # fmt: skip
 
@@ -167,20 +172,29 @@ class Registration:
         if answer[0] == b"displaced":
             self.is_displaced = True
             return
-        at, role, suspended, plan, store_id, protocol, queues, *taken = answer
+        at, role, suspended, plan, store_id, protocol, queues, given_up, *taken = answer
         is_first, self._is_first = self._is_first, False
         self.clockwork.answer(float(at))
         self._warn_of_clock()
         self.is_current = True
         self.outage.end()
-        is_changed = self._handshake.judge(store_id.decode(), protocol.decode())
+        is_changed = self._handshake.judge(
+            store_id.decode(errors="replace"), protocol.decode(errors="replace")
+        )
         if is_changed or self.is_suspended != bool(suspended):
             self.is_suspended = bool(suspended)
             self.renew()  # for all to see
         asked_s = (0 if is_first else UNMARKED_S) if plan == b"look" else None
-        names = [name.decode() for name in queues]
+        names = [name.decode(errors="replace") for name in queues]
         self._after_beat(
-            Beat(role.decode(), plan.decode(), asked_s, names, [token.decode() for token in taken])
+            Beat(
+                role.decode(),
+                plan.decode(),
+                asked_s,
+                names,
+                given_up,
+                [token.decode() for token in taken],
+            )
         )
 
     def _warn_of_clock(self) -> None:

@@ -98,16 +98,20 @@ class Rescue:
             return
         if answer[1]:
             log(Event.WORKERS_LOST, worker=self._name, count=answer[1])
-        given_up = [part.decode(errors="replace") for part in answer[2]]
-        for job_id, attempt, error in zip(*[iter(given_up)] * 3, strict=True):
-            log(Event.JOB_FAILED, job=job_id, error=error)
-            if chunk := chunk_of(job_id):
-                self._on_given_up(*chunk, int(attempt), self._name, error, 0.0)
+        self.give_up(answer[2])
         if suspects := dict(zip(answer[3::2], answer[4::2], strict=True)):
             clients = [client.decode() for client in suspects.values()]
             link.send(
                 "CLIENT", "LIST", "ID", *clients, then=lambda a: self._on_clients(suspects, a)
             )
+
+    def give_up(self, found: list[bytes]) -> None:
+        """Take id, attempt and error of each job that a script has given up."""
+        texts = [part.decode(errors="replace") for part in found]
+        for job_id, attempt, error in zip(*[iter(texts)] * 3, strict=True):
+            log(Event.JOB_FAILED, job=job_id, error=error)
+            if (chunk := chunk_of(job_id)) and attempt.isdecimal():
+                self._on_given_up(*chunk, int(attempt), self._name, error, 0.0)
 
     def _on_clients(self, suspects: dict[bytes, bytes], answer: Any) -> None:
         if isinstance(answer, redis.RedisError):

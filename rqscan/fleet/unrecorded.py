@@ -19,9 +19,12 @@ class Unrecorded:
         self._errands = errands
         self._chunks: list[tuple[Any, ...]] = []
         self._at = float("inf")
+        self._has_failed = False  # the last try
 
-    def __len__(self) -> int:
-        return len(self._chunks)
+    @property
+    def is_pending(self) -> bool:
+        """Tell whether some may still be recorded now; the minutely look finds the others."""
+        return bool(self._chunks) and not self._has_failed
 
     @property
     def deadline(self) -> float:
@@ -46,6 +49,7 @@ class Unrecorded:
             self._errands.run("ended", list(self._chunks), then=lambda a: self._on_done(count, a))
 
     def _on_done(self, count: int, answer: dict[str, Any] | None) -> None:
+        self._has_failed = answer is None
         if answer is None:
             self._at = time.monotonic() + AGAIN_S
             return

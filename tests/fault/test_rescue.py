@@ -3,10 +3,11 @@
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from rqscan.broker import keys
+from rqscan.broker import keys, scripts
 from rqscan.broker.queues import ScanQueue
 from tests.servers import wait_for
 
@@ -152,3 +153,41 @@ def test_a_chunk_that_loses_its_worker_too_often_fails_and_its_scan_ends(rig, cl
     assert wait_for(recorded, 30)["chunks"]["failed"] == 1
     (loss,) = rig.json("failed", "show", f"{scan}-0-1")["losses"]
     assert "worker w1 was gone" in loss
+
+
+def test_deaths_of_a_worker_that_is_back_at_once_count_as_well(rig, client):
+    limit = {"RQSCAN_WORKER_MAX_HOST_LOSSES": "2", **ALLOW}
+    job = ScanQueue("default", connection=client).enqueue("time.sleep", 60)
+    for attempt in (1, 2):
+        worker = rig.worker("default", "--name", "w1", "--concurrency", "1", **limit)
+        assert worker.wait_for_event("job_started")["attempt"] == attempt
+        worker.process.kill()
+        worker.process.wait()
+    last = rig.worker("default", "--name", "w1", "--concurrency", "1", **limit)
+    assert "died 2 times" in last.wait_for_event("job_failed")["error"]
+    assert job.get_status() == "failed"
+    assert not last.of("job_started")
+
+
+def test_a_late_first_beat_of_an_own_connection_takes_no_name_over(rig, client):
+    worker = rig.worker("default", "--name", "w1", **ALLOW)
+    wait_for(lambda: client.hget(keys.worker("w1"), "rqscan_epoch"), 30)
+    client.client_kill_filter(_type="normal", skipme=True)  # a new connection, a new epoch
+    first = client.hget(keys.worker("w1"), "rqscan_epoch")
+    wait_for(lambda: client.hget(keys.worker("w1"), "rqscan_epoch") > first, 30)
+    now = client.hget(keys.worker("w1"), "rqscan_epoch")
+    own = [keys.worker("w1"), *(f"unused:{n}" for n in range(15))]
+    arguments = ["w1", first, 9, "{}", 4, 9, 9, 1, "", 1, "", "default", 0, 9]
+    assert client.eval(scripts.BEAT.text, len(own), *own, *arguments) == [b"displaced"]
+    assert client.hget(keys.worker("w1"), "rqscan_epoch") == now
+    assert worker.stop() == 0
+
+
+def test_a_worker_that_redis_takes_nothing_from_can_be_stopped(rig, client):
+    worker = rig.worker("default", "--concurrency", "1", **ALLOW)
+    ScanQueue("default", connection=client).enqueue("time.sleep", 2)
+    worker.wait_for_event("job_started")
+    client.config_set("min-replicas-to-write", 1)
+    worker.wait_for_event("redis_refused")
+    assert worker.stop(30) == 0
+    assert list(Path(rig.env["RQSCAN_HOME"], "ends").glob("*.ends"))

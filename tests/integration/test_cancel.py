@@ -125,7 +125,7 @@ def test_a_job_that_is_to_be_tried_again_is_cancelled(settings, client, worker, 
     first, second, _ = worker.claim(3)
     for job in (first, second):
         store.record(a_record(number_of(job), state=ChunkState.FAILED))
-        worker.end(job, "retry")
+        worker.end(job, "retry", answer=b"queued")
     client.lrem(QUEUE, 0, second)  # one waits for its time
     client.hset(keys.job(second), "status", "scheduled")
     client.zadd(keys.registry("scheduled", "wakaka"), {second: 1e10})

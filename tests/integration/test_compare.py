@@ -306,7 +306,7 @@ def test_a_chunk_that_is_to_be_tried_again_is_not_missing(settings, client, work
     submitted(settings, client)
     (job,) = worker.claim(1)
     store.record(a_record(number_of(job), state=ChunkState.FAILED))
-    worker.end(job, "retry")
+    worker.end(job, "retry", answer=b"queued")
     assert resume(settings, client, "s1")[:2] == (1, 0)
     assert len(waiting(client)) == 3
 
