@@ -36,11 +36,12 @@ def children() -> list[int]:
 
 def has_children() -> bool:
     """Bury the children that have ended; tell whether any live."""
-    with contextlib.suppress(ChildProcessError):
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-        return True
-    return False
+    except ChildProcessError:
+        return False
+    return True
 
 
 def kill_group(pid: int, signum: int) -> None:

@@ -37,6 +37,8 @@ RUN_CHUNK = "rqscan.scan.execute.run_chunk"
 MAX_BYTES = 16 * 1024 * 1024
 """Most bytes of a payload once decompressed: a small bomb in Redis stays small here."""
 
+_decode = msgspec.json.Decoder(tuple[str, Any, list[Any], dict[str, Any]]).decode
+
 
 class JsonSerializer:
     """RQ's serializer interface over JSON; plain JSON for RQ's own tools."""
@@ -97,9 +99,7 @@ def read(raw: bytes, allowed: Collection[str]) -> Call:
         RefusedPayloadError: not JSON, not RQ's shape, or a name that is not allowed.
     """
     try:
-        function, instance, args, kwargs = msgspec.json.decode(
-            raw, type=tuple[str, Any, list[Any], dict[str, Any]]
-        )
+        function, instance, args, kwargs = _decode(raw)
     except msgspec.MsgspecError as e:
         raise RefusedPayloadError(
             "the payload is not JSON of the form [name, null, args, kwargs] (pickle is never "

@@ -22,6 +22,7 @@ from rqscan.config import Settings
 from rqscan.errors import RefusedPayloadError
 from rqscan.fleet import wire
 from rqscan.fleet.outcomes import failure, success
+from rqscan.fleet.rehearsal import rehearse
 from rqscan.fleet.retries import will_retry
 from rqscan.fleet.soft_limit import soft_limit
 from rqscan.fleet.wire import REPORT_S, Assignment, Outcome, Report, Terms
@@ -45,12 +46,7 @@ class Plain(Protocol):
 def prepare(settings: Settings) -> Runner:
     """Load in the template what every horse would load again: kinds, drivers, lazy imports."""
     runner = Runner(settings)
-    assignment = Assignment(
-        queue="", job_id="", token="", attempt=1, data=b"[]", worker="", clock_offset_s=0,
-        timeout_s=1, result_ttl_s=0, failure_ttl_s=0,
-    )  # fmt: skip
-    failure(assignment, ValueError("warm-up"), 0.0)
-    success(assignment, {}, 0.0)
+    rehearse(runner, lambda assignment, stage, sock: run(assignment, settings, stage, None, sock))
     return runner
 
 

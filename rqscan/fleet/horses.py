@@ -21,8 +21,7 @@ import msgspec
 from rqscan.config import Settings
 from rqscan.fleet import wire
 from rqscan.fleet.horse_handle import Horse
-from rqscan.fleet.template import NEWS
-from rqscan.fleet.wire import Assignment, Outcome, Report, Terms
+from rqscan.fleet.wire import NEWS, Assignment, Outcome, Report, Terms
 from rqscan.process import kill_group
 
 __all__ = ["GIVEN_BACK", "Stable"]
@@ -88,7 +87,7 @@ class Stable:
                 [
                     sys.executable,
                     "-m",
-                    "rqscan.fleet.template",
+                    "rqscan.fleet.template_start",
                     str(theirs.fileno()),
                     str(self._stacks_fd),
                     self._role,

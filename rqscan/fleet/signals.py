@@ -10,7 +10,9 @@ __all__ = ["stop_signals"]
 
 @contextmanager
 def stop_signals(on_signal: Callable[[str], object]) -> Iterator[socket.socket]:
-    """Call back with the name of each SIGTERM and SIGINT inside the block.
+    """Call back with the name of each SIGTERM, SIGINT and SIGHUP inside the block.
+
+    A SIGHUP that is ignored stays so: nohup asks for that.
 
     Yields:
         A non-blocking socket that becomes readable with each, to end a wait in select.
@@ -22,7 +24,8 @@ def stop_signals(on_signal: Callable[[str], object]) -> Iterator[socket.socket]:
         old_wakeup = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         old = {
             number: signal.signal(number, lambda n, _: on_signal(signal.Signals(n).name))
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN
         }
         try:
             yield woken

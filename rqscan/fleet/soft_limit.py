@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 __all__ = ["SoftTimeout", "soft_limit"]
 
@@ -11,12 +11,16 @@ class SoftTimeout(BaseException):
     """The soft limit has passed; no `except Exception` in a job may swallow it."""
 
 
-@contextmanager
-def soft_limit(seconds: float, error: BaseException | None = None) -> Iterator[None]:
+def soft_limit(seconds: float, error: BaseException | None = None) -> AbstractContextManager[None]:
     """Raise `error` (`SoftTimeout` by default) in the block once it has run so long; 0: never.
 
     An alarm that comes as the block ends is either raised inside of it or not at all.
     """
+    return _alarm(seconds, error) if seconds else nullcontext()
+
+
+@contextmanager
+def _alarm(seconds: float, error: BaseException | None) -> Iterator[None]:
     error = error or SoftTimeout(f"the job ran longer than its soft limit of {seconds:g} s")
     is_armed = True
 

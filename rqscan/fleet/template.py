@@ -1,7 +1,7 @@
 """The template process: small, loaded once, forked into a work-horse for every job.
 
-It is started by exec (``python -m rqscan.fleet.template CONTROL STACKS ROLE``, two descriptors, and
-the settings on stdin) and holds no thread and no connection. A fork costs what the process weighs,
+It is started by exec (`rqscan.fleet.template_start`, with two descriptors, and the settings on
+stdin) and holds no thread and no connection. A fork costs what the process weighs,
 so there are two roles: ``light`` never imports RQ or Redis; ``full`` has them loaded, and starts
 when the first plain function comes. Over its control socket comes one socket per horse wanted; back
 go (pid, -1) for each fork, (0, 0) for one that failed, and (pid, wait status) for each death. When
@@ -16,11 +16,9 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -30,19 +28,17 @@ from rqscan.config import Settings
 from rqscan.fleet import horse
 from rqscan.fleet.horse_handle import STOP_GRACE_S
 from rqscan.fleet.stacks import DUMP_SIGNAL
+from rqscan.fleet.wire import NEWS
 from rqscan.process import adopt_orphans, children, kill_group
 
-__all__ = ["NEWS", "main"]
-
-NEWS = struct.Struct("iiq")
-"""What the template tells: pid (0: no fork), wait status (-1: a fork), most memory used (kB)."""
+__all__ = ["main"]
 
 END_S = 2
 """Longest wait for killed processes to be gone: one may hang in the kernel."""
 
 
-def main(control_fd: int, stacks_fd: int, role: str) -> None:
-    """Serve a worker until it goes away."""
+def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], None]) -> None:
+    """Serve a worker until it goes away; each horse calls `after_fork` first."""
     os.set_inheritable(stacks_fd, False)  # noqa: FBT003 - its one argument
     faulthandler.register(DUMP_SIGNAL, file=stacks_fd, all_threads=True)  # for the horses
     adopt_orphans()
@@ -53,7 +49,11 @@ def main(control_fd: int, stacks_fd: int, role: str) -> None:
     runner, plain = horse.prepare(settings), None
     if role == "full":
         plain = importlib.import_module("rqscan.fleet.horse_rq").PlainRunner(settings)
-    main_of_horse = partial(horse.main, settings=settings, runner=runner, plain=plain)
+
+    def main_of_horse(sock: socket.socket, template_pid: int) -> None:
+        after_fork()
+        horse.main(sock, template_pid, settings, runner, plain)
+
     setproctitle(f"rqscan template {role}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the worker's to handle
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -183,7 +183,3 @@ def _end_all(horses: set[int]) -> None:
 def _signal(pid: int, signum: int) -> None:
     with contextlib.suppress(PermissionError):  # it has become another user
         os.kill(pid, signum)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 __all__ = [
+    "NEWS",
     "REPORT_S",
     "Assignment",
     "Frames",
@@ -24,6 +25,12 @@ __all__ = [
 ]
 
 LENGTH = struct.Struct(">I")
+
+NEWS = struct.Struct("iiq")
+"""What a template tells: pid (0: no fork), wait status (-1: a fork), most memory used (kB)."""
+
+AT_ONCE_BYTES = 16_384
+"""Room for one read: larger than most payloads, and small beside what a new process must copy."""
 
 REPORT_S = 1.0
 """Shortest time between two reports of progress: what is not told yet is not older."""
@@ -113,20 +120,19 @@ def send(sock: socket.socket, message: Assignment | Message) -> None:
 
 
 def receive(sock: socket.socket) -> Assignment | None:
-    """Wait for an assignment; None when the worker has closed its end."""
-    head = _exactly(sock, LENGTH.size)
-    body = head and _exactly(sock, LENGTH.unpack(head)[0])
-    return _decode_assignment(body) if body else None
+    """Wait for an assignment; None when the worker has closed its end.
 
-
-def _exactly(sock: socket.socket, count: int) -> bytes:
-    buffer = bytearray()
-    while len(buffer) < count:
-        part = sock.recv(count - len(buffer))
+    The next one is not sent before this one has ended, so what comes is one frame.
+    """
+    frame, end = bytearray(), LENGTH.size
+    while len(frame) < end:
+        part = sock.recv(AT_ONCE_BYTES)
         if not part:
-            return b""
-        buffer += part
-    return bytes(buffer)
+            return None
+        frame += part
+        if len(frame) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(frame)[0]
+    return _decode_assignment(memoryview(frame)[LENGTH.size :])
 
 
 class Frames:

@@ -77,13 +77,13 @@ class Runner:
             state = ChunkState.PLANNED if attempt.will_retry(e) else ChunkState.FAILED
             failed = record(state=state, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
-                self._outbox.record(failed)
+                self._record(failed)
                 attempt.on_recorded()
             raise
         finished = record(
             state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows
         )
-        if not self._outbox.record(finished):
+        if not self._record(finished):
             raise FencedError(
                 f"the rows of chunk {job_id(chunk)} were not taken: it is cancelled, has a newer "
                 "attempt, or is not in this store (is it the one that the scan was planned in?)"
@@ -92,7 +92,7 @@ class Runner:
 
     def _observe(self, chunk: Chunk, attempt: Attempt) -> tuple[list[Observation], int]:
         try:
-            kind = get_kind(chunk.kind)
+            kind = self._kind(chunk.kind)
             params = check_params(kind, chunk.params)
         except UsageError as e:
             raise RefusedPayloadError(f"the payload asks for what is not here: {e}") from e
@@ -111,6 +111,12 @@ class Runner:
                 attempt.report(min(1.0, probes / planned))
 
         return list(kind.function(addresses, params, Run(scope.may_dial, advance))), probes
+
+    def _kind(self, name: str) -> Kind:
+        return get_kind(name)
+
+    def _record(self, record: ChunkRecord) -> bool:
+        return self._outbox.record(record)
 
     def close(self) -> None:
         """Close what was opened to record."""

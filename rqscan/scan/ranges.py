@@ -6,11 +6,14 @@ Merging, cutting and counting know no families; IPv4-mapped IPv6 is IPv4.
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from contextlib import suppress
+from ipaddress import IPv6Address, ip_network
+from socket import AF_INET, inet_ntop, inet_pton
 from typing import NamedTuple
 
 __all__ = ["Range", "merge", "parse_range", "place", "text"]
 
+_BRACKETS = re.compile(r"\[([0-9a-fA-F:.]+)\]")
 _V6 = 2**64  # far beyond IPv4: ranges of the two families never touch
 
 
@@ -27,17 +30,21 @@ def place(address: str) -> int:
     Raises:
         ValueError: it is no address.
     """
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv4Address):
-        return int(parsed)
+    with suppress(OSError):
+        return int.from_bytes(inet_pton(AF_INET, address))
+    parsed = IPv6Address(address)
     mapped = parsed.ipv4_mapped
     return int(mapped) if mapped else int(parsed) + _V6
 
 
 def text(found: Range) -> str:
     """Write a range as a spec: ``10.0.0.0-10.0.0.63``, or its one address."""
-    ends = [str(IPv4Address(p) if p < _V6 else IPv6Address(p - _V6)) for p in found]
-    return ends[0] if found.first == found.last else "-".join(ends)
+    first = _address(found.first)
+    return first if found.first == found.last else f"{first}-{_address(found.last)}"
+
+
+def _address(at: int) -> str:
+    return inet_ntop(AF_INET, at.to_bytes(4)) if at < _V6 else str(IPv6Address(at - _V6))
 
 
 def parse_range(spec: str) -> Range:
@@ -46,7 +53,7 @@ def parse_range(spec: str) -> Range:
     Raises:
         ValueError: it is none of these.
     """
-    spec = re.sub(r"\[([0-9a-fA-F:.]+)\]", r"\1", spec)
+    spec = _BRACKETS.sub(r"\1", spec)
     if "%" in spec:
         raise ValueError(spec)
     start, dash, end = spec.partition("-")
@@ -59,7 +66,8 @@ def parse_range(spec: str) -> Range:
         end = start
     elif end.isdigit():
         end = f"{start.rpartition('.')[0]}.{end}"
-    found = Range(place(start), place(end))
+    first = place(start)
+    found = Range(first, first if end == start else place(end))
     if found.last < found.first or (found.first < _V6 <= found.last):
         raise ValueError(spec)
     return found
@@ -67,6 +75,8 @@ def parse_range(spec: str) -> Range:
 
 def merge(ranges: Collection[Range], holes: Iterable[Range] = ()) -> list[Range]:
     """Sort and join ranges that overlap or touch, and cut the holes out."""
+    if not ranges:
+        return []
     heavy = len(ranges) + 1  # one hole outweighs all ranges
     steps: defaultdict[int, int] = defaultdict(int)
     for weight, group in ((1, ranges), (-heavy, holes)):

@@ -24,9 +24,10 @@ def resume(settings: Settings, client: redis.Redis, scan_id: str) -> Compared:
     """
     with open_current(settings) as database, outage():
         comparison = Comparison(settings, client, database)
+        comparison.look_at(scan_id)  # first of all what only Redis knows is recorded
         again = _plan_again(comparison.chunks, client, Repository(database).scan(scan_id))
         comparison.look_at(scan_id, anew=bool(again))
-        return comparison.result
+        return comparison.result._replace(scans=min(1, comparison.result.scans))
 
 
 def _plan_again(chunks: Chunks, client: redis.Redis, scan: Scan) -> int:

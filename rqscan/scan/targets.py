@@ -52,6 +52,8 @@ class Targets(Struct, frozen=True, dict=True):  # dict: for the cached property
 
     def minus(self, exclude: "Targets") -> "Targets":
         """Leave out what is in `exclude`: addresses by arithmetic, names by name."""
+        if not exclude.ranges and not exclude.names:
+            return self
         names = sorted(set(self.names) - set(exclude.names))
         return Targets(tuple(merge(self.ranges, exclude.ranges)), tuple(names))
 
