@@ -15,11 +15,16 @@ import msgspec
 from msgspec import structs
 
 from rqscan.config import WorkerSettings
-from rqscan.fleet.presence import Presence
+from rqscan.fleet.presence import JobReport, Presence
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Moment, Queue, Task, Worker
+from rqscan.states import WorkerState
 
-__all__ = ["MAX_TRACEBACK_BYTES", "error_of", "failures", "queues", "read", "scan", "worker"]
+__all__ = [
+    "MAX_TRACEBACK_BYTES", "error_of", "failures", "once", "queues", "read", "scan", "worker",
+]  # fmt: skip
+
+LATE = {WorkerState.STALE, WorkerState.LOST}
 
 OVERDUE = 1.5
 """A worker is stale once its beat is that many heartbeats old."""
@@ -81,12 +86,23 @@ def worker(name: str, age_s: float, raw: str | None, here: WorkerSettings) -> Wo
         one, lease_s = msgspec.convert(record, Worker, from_attributes=True), record.lease_s
     late = "lost" if age_s > lease_s else "stale" if age_s > here.heartbeat_s * OVERDUE else None
     jobs = [structs.replace(job, age_s=round(job.age_s + age_s, 3)) for job in one.jobs]
+    seen = structs.replace(one, name=name, state=late or one.state, heartbeat_age_s=age_s)
+    return _running(seen, jobs)
+
+
+def once(workers: Sequence[Worker]) -> list[Worker]:
+    """Leave each job to the worker that has it now: the last record of a lost one names it too."""
+    here = {job.id for one in workers if one.state not in LATE for job in one.jobs}
+    return [
+        _running(one, [job for job in one.jobs if job.id not in here]) if one.state in LATE else one
+        for one in workers
+    ]
+
+
+def _running(one: Worker, jobs: list[JobReport]) -> Worker:
     oldest = max(jobs, key=lambda job: job.age_s, default=None)
     return structs.replace(
         one,
-        name=name,
-        state=late or one.state,
-        heartbeat_age_s=age_s,
         jobs=jobs,
         job=oldest.id if oldest else None,
         job_age_s=oldest.age_s if oldest else None,

@@ -107,9 +107,9 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         },
     }
     b = _go(pipe, asked)
-    workers = [
-        figures.worker(name, ages[name], raw, settings.worker) for name, raw in b["workers"].items()
-    ]
+    workers = figures.once(
+        [figures.worker(n, ages[n], raw, settings.worker) for n, raw in b["workers"].items()]
+    )
     shot = Snapshot(
         at=datetime.fromtimestamp(at, UTC),
         redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),

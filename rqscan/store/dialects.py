@@ -24,6 +24,8 @@ __all__ = ["Dialect", "MySql", "Sqlite", "dialect_of"]
 
 BUSY_S = 30
 CONNECT_S = 10
+ANSWER_S = 60
+"""Longest wait for an answer once connected."""
 MIGRATE = "bring its schema up to date with: rqscan db migrate"
 RIGHTS = "check that this user may write the file and its folder"
 SQLITE_ADVICE = {
@@ -118,7 +120,7 @@ class MySql:
             conv={k: v for k, v in conversions.items() if k != FIELD_TYPE.DATETIME}
             | {FIELD_TYPE.NEWDECIMAL: int},
             connect_timeout=CONNECT_S,
-            read_timeout=60,
+            read_timeout=CONNECT_S,  # of the greeting: a frozen server accepts and says nothing
             write_timeout=60,
             init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
             "innodb_lock_wait_timeout = 10",
@@ -127,6 +129,7 @@ class MySql:
         path = self._server["unix_socket"]
         connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
         connection.connect(_unix_socket(path) if path else None)
+        connection._read_timeout = ANSWER_S  # noqa: SLF001 - it has no public name
         connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return connection
 

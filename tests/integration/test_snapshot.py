@@ -361,3 +361,13 @@ def test_a_silent_redis_is_waited_for_two_seconds_at_most(short_path: Path, sett
         assert ended.wait(20)  # redis-py itself would wait for ever, again and again
         looking.join()
         client.close()
+
+
+def test_a_job_is_shown_by_the_worker_that_has_it_now(take, client) -> None:
+    old = ScriptedWorker(client, "old")
+    old.beat(JobReport(id="j", kind="", age_s=1, limit_s=9))
+    client.zadd(keys.PRESENCE, {"old": client.time()[0] - 60})
+    ScriptedWorker(client, "new").beat(JobReport(id="j", kind="", age_s=2, limit_s=9))
+    new, lost = take(Settings(home="/")).workers
+    assert (lost.name, lost.state, lost.job, lost.jobs) == ("old", "lost", None, [])
+    assert (new.name, new.job) == ("new", "j")
