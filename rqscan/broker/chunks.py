@@ -1,24 +1,24 @@
 """A scan's chunks as Redis has them: the states of their jobs, and the counts of their ends."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from redis import Redis
 
+from rqscan.batches import batches
 from rqscan.broker import keys, scripts
-from rqscan.broker.payload import PROTOCOL
+from rqscan.broker.payload import PROTOCOL, job_id
 from rqscan.clock import iso
 from rqscan.model import Scan
 
 __all__ = [
     "JobState",
+    "Place",
     "begin",
     "cancel",
     "count_ended",
     "forget",
-    "job_key_id",
     "job_states",
     "purge",
 ]
@@ -40,6 +40,13 @@ class Numbered(Protocol):
     def number(self) -> int: ...
     @property
     def generation(self) -> int: ...
+
+
+class Place(NamedTuple):
+    """Only the place of a chunk in the plan."""
+
+    number: int
+    generation: int
 
 
 class JobState(NamedTuple):
@@ -81,16 +88,12 @@ def begin(
     return former if former not in {"", store_id} else None
 
 
-def job_key_id(scan_id: str, chunk: Numbered) -> str:
-    """Name the job of a chunk in its generation."""
-    return f"{scan_id}-{chunk.number}-{chunk.generation}"
-
-
 def job_states(client: Redis, scan_id: str, chunks: Iterable[Numbered]) -> list[JobState]:
     """Tell what Redis knows of each chunk, in their order."""
     with client.pipeline(transaction=False) as pipeline:
         for chunk in chunks:
-            pipeline.hget(keys.job(job_key_id(scan_id, chunk)), "status")
+            name = job_id(scan_id, chunk.number, chunk.generation)
+            pipeline.hget(keys.job(name), "status")
             pipeline.getbit(keys.ended(scan_id), chunk.number)  # after its job: what ended is seen
         found = pipeline.execute()
     return [
@@ -101,7 +104,7 @@ def job_states(client: Redis, scan_id: str, chunks: Iterable[Numbered]) -> list[
 
 def count_ended(client: Redis, scan_id: str, ended: Iterable[tuple[int, str, int, int]]) -> None:
     """Count ends by the store's word: number, how (done, failed), observations and probes."""
-    for batch in _batches(ended):
+    for batch in batches(ended, BATCH):
         flat = [part for chunk in batch for part in chunk]
         _run(client, scripts.COUNT, [], scan_id, *flat)
 
@@ -113,7 +116,7 @@ def cancel(client: Redis, scan: Scan, chunks: Iterable[Numbered]) -> tuple[int, 
         How many of the chunks were not running, and how many were, of those that had not ended.
     """
     waiting = running = 0
-    for batch in _batches(chunks):
+    for batch in batches(chunks, BATCH):
         flat = [part for chunk in batch for part in (chunk.number, chunk.generation)]
         args = (scan.scan_id, scan.queue, STOPPED_TTL_S, *flat)
         counts = _run(client, scripts.CANCEL, [], *args)
@@ -133,7 +136,8 @@ def purge(client: Redis, scan: Scan) -> None:
 def forget(client: Redis, scan: Scan, chunks: Sequence[Numbered]) -> None:
     """Drop the jobs of chunks that are to be done again under a new generation."""
     with client.pipeline(transaction=False) as pipeline:
-        for name in (job_key_id(scan.scan_id, chunk) for chunk in chunks):
+        for chunk in chunks:
+            name = job_id(scan.scan_id, chunk.number, chunk.generation)
             pipeline.zrem(keys.registry("failed", scan.queue), name)
             pipeline.delete(keys.job(name), keys.results(name))
         pipeline.execute()
@@ -144,9 +148,3 @@ def _run(client: Redis, script: scripts.Script, own: list[str], *args: Any) -> A
         pipeline.script_load(script.text)  # a server that began anew has lost it
         pipeline.evalsha(script.sha, len(own), *own, *args)
         return pipeline.execute()[1]
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch

@@ -1,6 +1,7 @@
 """Failed and waiting jobs as an operator moves them: back to their queue, or away for good."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -10,10 +11,11 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.registry import FailedJobRegistry
 
 from rqscan.broker import keys, scripts
+from rqscan.broker.chunks import Place
 from rqscan.broker.jobs import ScanJob
-from rqscan.broker.payload import JsonSerializer
+from rqscan.broker.payload import JsonSerializer, chunk_of
 
-__all__ = ["PAGE", "delete", "discard", "failed_ids", "pages", "requeue", "scans_of", "waiting_ids"]
+__all__ = ["PAGE", "chunks_of", "delete", "discard", "failed_ids", "requeue", "waiting_ids"]
 
 PAGE = 500
 """Jobs a round trip or script: a few milliseconds of the server."""
@@ -29,24 +31,18 @@ def waiting_ids(client: Redis, queue: str) -> list[str]:
     return _texts(client.lrange(keys.queue(queue), 0, -1))
 
 
-def pages(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Cut into pages."""
-    return (ids[i : i + PAGE] for i in range(0, len(ids), PAGE))
-
-
-def scans_of(client: Redis, ids: Iterable[str]) -> dict[str, dict[int, str]]:
-    """Give by scan the number and the job id of each of the jobs that is a chunk."""
+def chunks_of(client: Redis, ids: Iterable[str]) -> dict[str, list[Place]]:
+    """Give by scan the places of those of the jobs that are chunks."""
     ids = list(ids)
     with client.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hget(keys.job(job_id), "rqscan_scan")
         found = _execute(pipeline)
-    scans: dict[str, dict[int, str]] = {}
+    scans = defaultdict(list)
     for job_id, raw in zip(ids, found, strict=True):
-        scan_id = (raw or b"").decode(errors="replace")
-        number, _, generation = job_id.removeprefix(f"{scan_id}-").partition("-")
-        if scan_id and number.isdecimal() and generation.isdecimal():
-            scans.setdefault(scan_id, {})[int(number)] = job_id
+        scan_id, *place = chunk_of(job_id) or ("",)
+        if scan_id == (raw or b"").decode(errors="replace") and place:
+            scans[scan_id].append(Place(*place))
     return scans
 
 

@@ -84,7 +84,7 @@ def chunk_fields(
         RUN_CHUNK,
         kwargs=kwargs,
         connection=connection,
-        id=job_id(chunk),
+        id=job_id(chunk.scan_id, chunk.chunk, chunk.generation),
         origin=queue_name,
         timeout=queue.timeout_s,
         result_ttl=queue.result_ttl_s,

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rqscan.errors import RefusedPayloadError
-from rqscan.model import Chunk
 
 __all__ = [
     "MAX_BYTES",
@@ -111,9 +110,9 @@ def read(raw: bytes, allowed: Collection[str]) -> Call:
     return Call(function, args, kwargs)
 
 
-def job_id(chunk: Chunk) -> str:
-    """Name a chunk's job, so that enqueuing it again is seen."""
-    return f"{chunk.scan_id}-{chunk.chunk}-{chunk.generation}"
+def job_id(scan_id: str, number: int, generation: int) -> str:
+    """Name the job of a chunk in its generation, so that enqueuing it again is seen."""
+    return f"{scan_id}-{number}-{generation}"
 
 
 def chunk_of(job_id: str) -> tuple[str, int, int] | None:

@@ -1,7 +1,6 @@
 """ScanQueue: RQ's queue that rings a bell, so that one idle worker wakes for each job."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from redis import Redis
@@ -9,6 +8,7 @@ from redis.client import Pipeline
 from rq.job import Job
 from rq.queue import Queue
 
+from rqscan.batches import batches
 from rqscan.broker import keys, scripts
 from rqscan.broker.jobs import ScanJob, chunk_fields
 from rqscan.broker.payload import JsonSerializer, job_id
@@ -97,9 +97,8 @@ class ScanQueue(Queue):
         Yields:
             Each chunk's number, and whether its job was put, once Redis has answered for it.
         """
-        rest = iter(chunks)
         self.connection.script_load(scripts.ENQUEUE.text)
-        while batch := list(islice(rest, BATCH)):
+        for batch in batches(chunks, BATCH):
             with self.connection.pipeline(transaction=False) as pipeline:
                 for chunk in batch:
                     self._put(pipeline, chunk, settings)
@@ -109,7 +108,7 @@ class ScanQueue(Queue):
     def _put(self, pipeline: Pipeline, chunk: Chunk, settings: QueueSettings) -> None:
         fields = chunk_fields(chunk, self.name, settings, self.connection)
         flat = [part for pair in fields.items() for part in pair]
-        name = job_id(chunk)
+        name = job_id(chunk.scan_id, chunk.chunk, chunk.generation)
         pipeline.evalsha(
             scripts.ENQUEUE.sha, 5, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
             keys.ended(chunk.scan_id), name, self.name, chunk.chunk, *flat,

@@ -7,6 +7,7 @@ from typing import Any
 
 from redis import Redis
 
+from rqscan.batches import batches
 from rqscan.broker import failed, keys
 from rqscan.monitor.figures import MAX_TRACEBACK_BYTES, error_of, failures
 from rqscan.monitor.records import Failure
@@ -21,7 +22,7 @@ def groups(client: Redis, queues: Iterable[str]) -> list[Failure]:
     found: dict[str, dict[str, Any]] = {}
     for queue in queues:
         members = found.setdefault(queue, {})
-        for page in failed.pages(failed.failed_ids(client, queue)):
+        for page in batches(failed.failed_ids(client, queue), failed.PAGE):
             with client.pipeline(transaction=False) as pipeline:
                 for job_id in page:
                     pipeline.hmget(keys.job(job_id), FIELDS)

@@ -19,6 +19,7 @@ from rqscan import clock
 from rqscan.broker import chunks as jobs
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
+from rqscan.broker.payload import job_id
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
 from rqscan.errors import UsageError
@@ -182,7 +183,7 @@ class Comparison:
     def _record(self, scan: Scan, chunk: PlannedChunk) -> ChunkState:
         """Record what ended in Redis and not in the store: its worker died before it could."""
         names = ("status", "rqscan_attempt", "worker_name", "exc_info", "started_at", "ended_at")
-        key = keys.job(jobs.job_key_id(scan.scan_id, chunk))
+        key = keys.job(job_id(scan.scan_id, chunk.number, chunk.generation))
         status, attempt, worker, trace, *times = self._client.hmget(key, *names)
         state = ChunkState.CANCELLED if status == b"canceled" else ChunkState.FAILED
         began, ended = (clock.from_iso(at.decode()) if at else clock.now() for at in times)

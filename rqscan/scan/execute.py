@@ -59,9 +59,10 @@ class Runner:
             chunk = msgspec.convert(payload, Chunk)
         except msgspec.ValidationError as e:
             raise RefusedPayloadError(f"the payload is no chunk of a scan: {e}") from e
-        if attempt.job_id not in {None, job_id(chunk)}:
+        name = job_id(chunk.scan_id, chunk.chunk, chunk.generation)
+        if attempt.job_id not in {None, name}:
             raise RefusedPayloadError(
-                f"the payload is of chunk {job_id(chunk)}, but its job is {attempt.job_id}"
+                f"the payload is of chunk {name}, but its job is {attempt.job_id}"
             )
         record = partial(
             ChunkRecord,
@@ -85,7 +86,7 @@ class Runner:
         )
         if not self._record(finished):
             raise FencedError(
-                f"the rows of chunk {job_id(chunk)} were not taken: it is cancelled, has a newer "
+                f"the rows of chunk {name} were not taken: it is cancelled, has a newer "
                 "attempt, or is not in this store (is it the one that the scan was planned in?)"
             )
         return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}

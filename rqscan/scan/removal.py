@@ -5,14 +5,16 @@ brings it back; one that is to be done again is planned before its job is put, s
 loses the job does not lose the chunk.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
+from rqscan.batches import batches
 from rqscan.broker import chunks as jobs
 from rqscan.broker import failed, keys
 from rqscan.broker.connect import outage
+from rqscan.broker.payload import job_id
 from rqscan.config import Settings
 from rqscan.errors import ConfigError, UsageError
 from rqscan.model import Scan
@@ -29,11 +31,6 @@ class Emptied(NamedTuple):
 
     removed: int
     stopping: int  # chunks that had been claimed when they were to be removed
-
-
-class _Numbered(NamedTuple):
-    number: int
-    generation: int
 
 
 class Removal:
@@ -56,8 +53,8 @@ class Removal:
         """Take away every job that waits in a queue now."""
         removed = stopping = 0
         with outage():
-            for page in failed.pages(failed.waiting_ids(self._client, queue)):
-                stopping += self._cancel(failed.scans_of(self._client, page))
+            for page in batches(failed.waiting_ids(self._client, queue), failed.PAGE):
+                stopping += self._cancel(failed.chunks_of(self._client, page))
                 removed += failed.discard(self._client, queue, page)
         return Emptied(removed, stopping)
 
@@ -65,11 +62,11 @@ class Removal:
         """Delete failed jobs, given by queue; tells how many were."""
 
         def delete(queue: str, ids: Iterable[str]) -> int:
-            scans = failed.scans_of(self._client, ids)
+            scans = failed.chunks_of(self._client, ids)
             self._cancel(scans)
-            chunks = {job_id for of_scan in scans.values() for job_id in of_scan.values()}
-            gone = [failed.delete(self._client, queue, job_id) for job_id in ids]
-            return sum(was or job_id in chunks for was, job_id in zip(gone, ids, strict=True))
+            chunks = {job_id(scan_id, *place) for scan_id in scans for place in scans[scan_id]}
+            gone = [failed.delete(self._client, queue, name) for name in ids]
+            return sum(was or name in chunks for was, name in zip(gone, ids, strict=True))
 
         return self._each(by_queue, delete)
 
@@ -77,9 +74,9 @@ class Removal:
         """Put failed jobs back at the end of their queues; tells how many were."""
 
         def requeue(queue: str, ids: Iterable[str]) -> int:
-            for scan_id, numbers in failed.scans_of(self._client, ids).items():
+            for scan_id, places in failed.chunks_of(self._client, ids).items():
                 if self._scan(scan_id):
-                    self._chunks.reopen(scan_id, numbers)
+                    self._chunks.reopen(scan_id, [place.number for place in places])
             return failed.requeue(self._client, queue, ids)
 
         return self._each(by_queue, requeue)
@@ -93,17 +90,16 @@ class Removal:
             return sum(
                 act(queue, page)
                 for queue, ids in by_queue.items()
-                for page in failed.pages(list(ids))
+                for page in batches(ids, failed.PAGE)
             )
 
-    def _cancel(self, scans: Mapping[str, Mapping[int, str]]) -> int:
+    def _cancel(self, scans: Mapping[str, Sequence[jobs.Place]]) -> int:
         """Cancel chunks in the plan, then in Redis; tells how many of them run."""
         running = 0
-        for scan_id, numbers in scans.items():
+        for scan_id, places in scans.items():
             if scan := self._scan(scan_id):
-                self._chunks.cancel_some(scan_id, numbers)
-                named = [_Numbered(n, int(job.rpartition("-")[2])) for n, job in numbers.items()]
-                running += jobs.cancel(self._client, scan, named)[1]
+                self._chunks.cancel_some(scan_id, [place.number for place in places])
+                running += jobs.cancel(self._client, scan, places)[1]
         return running
 
     def _scan(self, scan_id: str) -> Scan | None:

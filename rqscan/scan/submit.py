@@ -4,11 +4,11 @@ Killed anywhere in between, submitting the same scan again does what is missing 
 compared with Redis (`rqscan.scan.compare`), as the fleet does by itself a minute later.
 """
 
-from itertools import islice
 from typing import NamedTuple
 
 import redis
 
+from rqscan.batches import batches
 from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
 from rqscan.broker.queues import ScanQueue
@@ -58,6 +58,6 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
             former = jobs.begin(client, scan, repository.store_id())
             queue = ScanQueue(scan.queue, connection=client)
             put = queue.enqueue_chunks(plan.chunks(), of_jobs)
-            while batch := [number for number, _ in islice(put, BATCH)]:
+            for batch in batches((number for number, _ in put), BATCH):
                 Chunks(database).mark_enqueued(scan.scan_id, batch)
     return Submitted(is_new, former)

@@ -6,14 +6,14 @@ under its generation; that is the whole agreement between those who do so at the
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
 from rqscan import clock
+from rqscan.batches import batches
 from rqscan.states import ChunkState
 from rqscan.store.database import Database
 
-__all__ = ["BATCH", "Chunks", "PlannedChunk", "batches", "text"]
+__all__ = ["BATCH", "Chunks", "PlannedChunk", "text"]
 
 BATCH = 1_000  # rows a statement or page: memory stays flat, and the gain of more is small
 
@@ -84,7 +84,7 @@ class Chunks:
         only = {"scan_id": scan_id, "finished_at": text(clock.now())}
         with self._database.transaction() as connection:
             count = int(self._queries.cancel_planned(connection, **only))
-            for batch in batches(retried):
+            for batch in batches(retried, BATCH):
                 numbers = self._database.dialect.numbers(batch)
                 count += self._queries.cancel_failed(connection, **only, chunks=numbers)
         return count
@@ -116,18 +116,11 @@ class Chunks:
 
     def _change(self, query: Any, scan_id: str, chunks: Iterable[int], **values: Any) -> int:
         count = 0
-        for batch in batches(chunks):
+        for batch in batches(chunks, BATCH):
             numbers = self._database.dialect.numbers(batch)
             with self._database.transaction() as connection:
                 count += query(connection, scan_id=scan_id, chunks=numbers, **values)
         return count
-
-
-def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Cut into lists of at most `BATCH`."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
 
 
 def text(at: datetime) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from msgspec import json, structs
 
 from rqscan import clock
+from rqscan.batches import batches
 from rqscan.errors import UsageError
 from rqscan.model import COVERAGE, ChunkRecord, Counts, Observation, Progress, Row, Scan
-from rqscan.store.chunks import BATCH, batches, text
+from rqscan.store.chunks import BATCH, text
 from rqscan.store.database import Database
 
 __all__ = ["Repository"]
@@ -50,7 +51,7 @@ class Repository:
                 self._queries.add_scan(connection, **row, requested_at=text(scan.requested_at))
             except self._database.dialect.integrity_error:
                 return False
-            for batch in batches(chunks):
+            for batch in batches(chunks, BATCH):
                 rows = [{"scan_id": scan.scan_id, "chunk": n, "kind": kind} for n, kind in batch]
                 self._queries.add_chunks(connection, rows)
         return True
@@ -77,7 +78,7 @@ class Repository:
                 return False
             self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
             # In the order of their keys, two chunks that share rows wait for each other in line.
-            for batch in batches(rows[key] for key in sorted(rows)):
+            for batch in batches((rows[key] for key in sorted(rows)), BATCH):
                 self._queries.put_rows(connection, batch)
         return True
 

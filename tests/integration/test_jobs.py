@@ -87,7 +87,7 @@ def test_chunks_are_enqueued_once_and_read_by_rq(client):
         assert list(put) == [(0, is_put), (1, is_put)]
     theirs = rq.Queue("wakaka", connection=client, serializer="json")
     assert theirs.count == 2
-    assert theirs.job_ids == [job_id(chunk(0)), job_id(chunk(1))]
+    assert theirs.job_ids == [job_id("s-1", 0, 1), job_id("s-1", 1, 1)]
     job = theirs.jobs[0]
     assert job.get_status() == "queued"
     assert job.kwargs["targets"] == ["127.0.0.1"]
