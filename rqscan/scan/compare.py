@@ -205,7 +205,9 @@ class Comparison:
         for page in self.chunks.unenqueued(scan.scan_id):
             shuffled = (page[i] for i in Permutation(len(page), scan.seed))
             put = dict(queue.enqueue_chunks((plan.chunk(*pair) for pair in shuffled), settings))
-            self.chunks.mark_enqueued(scan.scan_id, put)
+            for generation in {generation for _, generation in page}:
+                numbers = [number for number, its in page if its == generation]
+                self.chunks.mark_enqueued(scan.scan_id, numbers, generation)
             count += sum(put.values())
         return count
 

@@ -48,10 +48,10 @@ class Chunks:
         """Give the planned chunks that are not marked as enqueued: number and generation."""
         return self._pages(self._queries.unenqueued, scan_id)
 
-    def mark_enqueued(self, scan_id: str, chunks: Iterable[int]) -> None:
-        """Note that these chunks are in the queue."""
-        at = text(clock.now())
-        self._change(self._queries.mark_enqueued, scan_id, chunks, enqueued_at=at)
+    def mark_enqueued(self, scan_id: str, chunks: Iterable[int], generation: int = 1) -> None:
+        """Note that the jobs of these chunks in a generation were put; not of a newer one's."""
+        of_put = {"generation": generation, "enqueued_at": text(clock.now())}
+        self._change(self._queries.mark_enqueued, scan_id, chunks, **of_put)
 
     def unfinished_scans(self) -> list[str]:
         """Give the ids of the scans that have planned chunks."""
@@ -59,9 +59,13 @@ class Chunks:
             return [scan_id for (scan_id,) in self._queries.unfinished_scans(connection)]
 
     def unenqueued_scans(self, before: datetime) -> list[str]:
-        """Give the scans asked for before a time whose chunks are not all marked as enqueued."""
+        """Give the scans asked for before a time whose chunks are not all marked as enqueued.
+
+        One asked for in the future, by a host whose clock is fast, is among them: nobody is at it.
+        """
+        between = {"before": text(before), "now": text(clock.now())}
         with self._database.transaction(read_only=True) as connection:
-            found = self._queries.unenqueued_scans(connection, before=text(before))
+            found = self._queries.unenqueued_scans(connection, **between)
             return [scan_id for (scan_id,) in found]
 
     def raise_generation(self, scan_id: str, lost: Sequence[PlannedChunk]) -> None:

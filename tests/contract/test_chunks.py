@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from rqscan import clock
 from rqscan.config import DatabaseSettings, Settings
 from rqscan.states import ChunkState, ScanState
 from rqscan.store.chunks import BATCH, Chunks
@@ -87,12 +88,15 @@ def test_marking_in_the_midst_of_reading_skips_none(store, chunks):
 
 
 def test_scans_are_found_by_what_is_unfinished_in_them(store, chunks):
+    minute = timedelta(minutes=1)
+    start = clock.now() - 3 * minute
     for number, scan_id in enumerate(["ended", "queued", "young", "fresh"]):
-        planned(store, scan_id, 1, AT + number * timedelta(minutes=1))
+        planned(store, scan_id, 1, start + number * minute - minute / 2)
+    planned(store, "ahead", 1, start + timedelta(hours=1))  # by a host whose clock is fast
     chunks.mark_enqueued("queued", [0])
     store.record(a_record(0, "ended"))
-    assert sorted(chunks.unfinished_scans()) == ["fresh", "queued", "young"]
-    assert chunks.unenqueued_scans(AT + timedelta(minutes=3)) == ["young"]
+    assert sorted(chunks.unfinished_scans()) == ["ahead", "fresh", "queued", "young"]
+    assert sorted(chunks.unenqueued_scans(start + 2 * minute)) == ["ahead", "young"]
 
 
 def test_a_lost_chunk_is_planned_for_its_next_generation_once(store, chunks):
@@ -103,10 +107,12 @@ def test_a_lost_chunk_is_planned_for_its_next_generation_once(store, chunks):
     chunks.raise_generation("s1", seen[:2])  # another who saw the same
     assert generations(chunks) == [2, 2, 1]
     assert unenqueued(chunks) == [(0, 2), (1, 2)]
-    chunks.mark_enqueued("s1", [0, 1])
+    chunks.mark_enqueued("s1", [0, 1], 1)  # late, by who put the jobs that were lost
+    assert unenqueued(chunks) == [(0, 2), (1, 2)]
+    chunks.mark_enqueued("s1", [0, 1], 2)
     chunks.raise_generation("s1", seen)  # one that comes late
     assert generations(chunks) == [2, 2, 2]
-    chunks.mark_enqueued("s1", [2])
+    chunks.mark_enqueued("s1", [2], 2)
     chunks.raise_generation("s1", [read(chunks)[0]])
     chunks.raise_generation("s1", read(chunks))  # of several generations, one not marked
     assert generations(chunks) == [3, 3, 3]

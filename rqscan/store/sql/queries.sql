@@ -48,9 +48,10 @@ WHERE scan_id = :scan_id AND chunk > :after ORDER BY chunk LIMIT :page;
 -- The scans that have planned chunks.
 SELECT DISTINCT scan_id FROM chunks WHERE state = 'planned';
 
--- name: unenqueued_scans(before)
--- The scans asked for before a time with planned chunks that are not marked as enqueued.
-SELECT scan_id FROM scans WHERE requested_at < :before AND scan_id IN
+-- name: unenqueued_scans(before, now)
+-- The scans that were not asked for between two times, with planned chunks that are not marked as
+-- enqueued.
+SELECT scan_id FROM scans WHERE NOT (requested_at >= :before AND requested_at <= :now) AND scan_id IN
     (SELECT scan_id FROM chunks WHERE state = 'planned' AND enqueued_at IS NULL);
 
 -- name: cancel_planned(scan_id, finished_at)!

@@ -16,10 +16,11 @@ SELECT 1;
 -- Write a value once; a later call changes nothing.
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
 
--- name: mark_enqueued(scan_id, chunks, enqueued_at)!
--- Note when these chunks were put into the queue.
+-- name: mark_enqueued(scan_id, chunks, generation, enqueued_at)!
+-- Note when these chunks were put into the queue, if they are still of the generation that was put.
 UPDATE chunks SET enqueued_at = :enqueued_at
-WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks));
+WHERE scan_id = :scan_id AND chunk IN (SELECT value FROM json_each(:chunks))
+    AND generation = :generation;
 
 -- name: raise_generation(scan_id, chunks, generation)!
 -- Plan chunks to be enqueued again, where nobody else has done so since this generation.
