@@ -21,6 +21,7 @@ __all__ = [
     "forget",
     "job_states",
     "purge",
+    "take_fleet",
 ]
 
 BATCH = 200
@@ -61,31 +62,34 @@ class JobState(NamedTuple):
         return self.status not in {None, "finished", "failed", "stopped", "canceled"}
 
 
-def begin(
-    client: Redis,
-    scan: Scan,
-    store_id: str,
-    *,
-    anew: bool = False,
-    started_at: datetime | None = None,
-) -> str | None:
-    """Open a scan's progress where there is none, or `anew`, and say which store it is planned in.
+def take_fleet(client: Redis, store_id: str, *, by_force: bool) -> str | None:
+    """Say which store the fleet's plan is in; where another one stands only `by_force`.
 
     Returns:
-        The id of another store that stood there.
+        The id of the other store that stands there, or stood there.
     """
-    progress = keys.progress(scan.scan_id)
     with client.pipeline() as pipeline:
         pipeline.hget(keys.STORE, "store_id")
-        pipeline.hset(keys.STORE, mapping={"store_id": store_id, "protocol": PROTOCOL})
+        put = pipeline.hset if by_force else pipeline.hsetnx
+        for name, value in (("store_id", store_id), ("protocol", str(PROTOCOL))):
+            put(keys.STORE, name, value)
+        former = (pipeline.execute()[0] or b"").decode(errors="replace")
+    return former if former not in {"", store_id} else None
+
+
+def begin(
+    client: Redis, scan: Scan, *, anew: bool = False, started_at: datetime | None = None
+) -> None:
+    """Open a scan's progress where there is none, or `anew`."""
+    progress = keys.progress(scan.scan_id)
+    with client.pipeline() as pipeline:
         if anew:
             pipeline.delete(progress, keys.ended(scan.scan_id))
         pipeline.hsetnx(progress, "total", str(scan.chunks))
         if started_at:
             pipeline.hsetnx(progress, "started_at", iso(started_at))
         pipeline.zadd(keys.SCANS, {scan.scan_id: scan.requested_at.timestamp()}, nx=True)
-        former = (pipeline.execute()[0] or b"").decode()
-    return former if former not in {"", store_id} else None
+        pipeline.execute()
 
 
 def job_states(client: Redis, scan_id: str, chunks: Iterable[Numbered]) -> list[JobState]:

@@ -4,9 +4,10 @@
 prints one JSON line; a failure is one line of text and an exit code: the chore may be done again.
 
 - store: tell the id of the store
-- compare: bring Redis in line with the plan, of all scans that have not ended
+- compare: bring Redis in line with the plan, of all scans that have not ended; if another store is
+  the fleet's by now, that is a failure
 - look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
-  enqueued
+  enqueued, and of those that have ended in the store or in Redis only
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
   chunk, generation, attempt, worker, error, seconds worked and time of the end of each
 """
@@ -56,7 +57,7 @@ def _store(settings: Settings, _: Any) -> dict[str, Any]:
 
 def _compare(settings: Settings, asked_s: Any = None) -> dict[str, Any]:
     with connect(settings) as client:
-        done = compare.compare(settings, client, unenqueued_for_s=asked_s)
+        done = compare.compare(settings, client, unenqueued_for_s=asked_s, by_force=False)
     return {"scans": done.scans, "enqueued": done.enqueued}
 
 

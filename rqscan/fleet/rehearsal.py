@@ -64,7 +64,7 @@ def rehearse(runner: Runner, play: _Play) -> None:
         data = b"" if number % 4 == 0 else msgspec.json.encode(call)  # some are refused
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            wire.send(ours, _assignment(job_id(chunk), data))
+            wire.send(ours, _assignment(job_id(chunk.scan_id, number, 1), data))
             adopt_orphans()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             assignment = wire.receive(theirs)

@@ -22,7 +22,7 @@ from rqscan.broker.connect import outage
 from rqscan.broker.payload import job_id
 from rqscan.broker.queues import ScanQueue
 from rqscan.config import Settings
-from rqscan.errors import UsageError
+from rqscan.errors import FailedError, UsageError
 from rqscan.model import ChunkRecord, Scan
 from rqscan.probe.order import Permutation
 from rqscan.scan.plan import plan_of, queue_settings
@@ -33,6 +33,9 @@ from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
 __all__ = ["Compared", "Comparison", "compare"]
+
+LOOK_MS = 60_000
+"""How long no other looks at the plan of a store; beat.lua has the same."""
 
 ENDED = {"failed", "stopped", "canceled"}
 """RQ's words for jobs that run no more, where the store may not know it; one that has finished was
@@ -53,6 +56,7 @@ def compare(
     *,
     scan_id: str | None = None,
     unenqueued_for_s: float | None = None,
+    by_force: bool = True,
 ) -> Compared:
     """Compare one scan, or all that have not ended, with Redis.
 
@@ -64,37 +68,37 @@ def compare(
         client: of the Redis to compare with.
         scan_id: the one scan.
         unenqueued_for_s: only scans that were asked for so long ago and never wholly enqueued, and
-            those that have ended by Redis' count and not in the store.
+            those that have ended in the store or by Redis' count, and not in both.
+        by_force: make this store the fleet's also where another one is; a person may.
 
     Raises:
         UsageError: there is no such scan.
+        FailedError: another store is the fleet's.
         StoreUnavailable, RedisUnavailable: away; comparing again goes on.
     """
     with open_current(settings) as database, outage():
-        comparison = Comparison(settings, client, database)
+        comparison = Comparison(settings, client, database, by_force=by_force)
         if scan_id is not None:
             comparison.look_at(scan_id)
         elif unenqueued_for_s is not None:
             asked_before = clock.now() - timedelta(seconds=unenqueued_for_s)
             for name in comparison.chunks.unenqueued_scans(asked_before):
                 comparison.look_at(name)
-            for name in _ended_in_redis_only(comparison, client):
-                comparison.look_at(name)
+            _look_at_half_ended(comparison, client)
         else:
             _compare_all(comparison, client)
         return comparison.result
 
 
 def _compare_all(comparison: "Comparison", client: Any) -> None:
-    run_id, token = client.info("server")["run_id"], f"comparing {secrets.token_hex(8)}"
+    run_id = client.info("server").get("run_id", "")
+    token = f"comparing {secrets.token_hex(8)}"
     client.hset(keys.MARKER, comparison.store_id, token)
-    counting = {name.decode(errors="replace") for name in client.zrange(keys.SCANS, 0, -1)}
+    comparison.is_alone = True
     unfinished = comparison.chunks.unfinished_scans()
     for scan_id in unfinished:
         comparison.look_at(scan_id)
-    for scan_id in sorted(counting.difference(unfinished)):
-        with suppress(UsageError):  # of another store
-            comparison.look_at(scan_id)
+    _look_at_counting(comparison, client, unfinished)
     with client.pipeline() as pipeline, suppress(redis.WatchError):
         pipeline.watch(keys.MARKER)
         # Else the server was begun anew or flushed, or another one compares and marks.
@@ -104,22 +108,47 @@ def _compare_all(comparison: "Comparison", client: Any) -> None:
             pipeline.execute()
 
 
-def _ended_in_redis_only(comparison: "Comparison", client: Any) -> list[str]:
-    """Name the scans whose last ends reached Redis and not the store: who should tell it died."""
-    scans = comparison.chunks.unfinished_scans()
+def _look_at_half_ended(comparison: "Comparison", client: Any) -> None:
+    """Look at the scans that have ended in Redis or in the store only.
+
+    Who should have told the store died; or Redis could not be told that they are cancelled.
+    """
+    unfinished = comparison.chunks.unfinished_scans()
     with client.pipeline(transaction=False) as pipeline:
-        for scan_id in scans:
+        for scan_id in unfinished:
             pipeline.hexists(keys.progress(scan_id), "finished_at")
-        return [
-            name for name, has_ended in zip(scans, pipeline.execute(), strict=True) if has_ended
-        ]
+        found = pipeline.execute()
+    for scan_id, has_ended in zip(unfinished, found, strict=True):
+        if has_ended:
+            comparison.look_at(scan_id)
+    _look_at_counting(comparison, client, unfinished)
+
+
+def _look_at_counting(comparison: "Comparison", client: Any, unfinished: list[str]) -> None:
+    """Look at the scans that Redis counts on, but for the `unfinished` ones of the store."""
+    counting = {name.decode(errors="replace") for name in client.zrange(keys.SCANS, 0, -1)}
+    for scan_id in sorted(counting.difference(unfinished)):
+        with suppress(UsageError):  # of another store
+            comparison.look_at(scan_id)
 
 
 class Comparison:
-    """One comparison at work; `result` tells what it has done so far."""
+    """One comparison at work; `result` tells what it has done so far.
 
-    def __init__(self, settings: Settings, client: redis.Redis, database: Database) -> None:
-        self._settings = settings
+    While it `is_alone`, no worker of this store is told to compare as well.
+    """
+
+    is_alone = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: redis.Redis,
+        database: Database,
+        *,
+        by_force: bool = True,
+    ) -> None:
+        self._settings, self._by_force = settings, by_force
         self._client: Any = client  # redis-py's answers have no one type
         self._repository = Repository(database)
         self.store_id = self._repository.store_id()
@@ -138,11 +167,11 @@ class Comparison:
         total, finished_at, started_at = self._client.hmget(keys.progress(scan_id), *names)
         if stored.is_ended and (finished_at or not total):
             return
+        self._take_fleet()
         anew = anew or not total
         if anew or not finished_at:  # else all is counted, and the store is yet to be told
             since = clock.from_iso(started_at.decode()) if started_at else stored.started_at
-            former = jobs.begin(self._client, scan, self.store_id, anew=anew, started_at=since)
-            self.result = self.result._replace(former_store=self.result.former_store or former)
+            jobs.begin(self._client, scan, anew=anew, started_at=since)
         if not self._reconcile(scan, anew=anew) and not anew:
             self.look_at(scan_id, anew=True)
             return
@@ -150,6 +179,20 @@ class Comparison:
         self.result = self.result._replace(
             scans=self.result.scans + 1, enqueued=self.result.enqueued + put
         )
+
+    def _take_fleet(self) -> None:
+        former = jobs.take_fleet(self._client, self.store_id, by_force=self._by_force)
+        if former and not self._by_force:
+            raise FailedError(
+                f"the fleet's store is {former}, and this host's database has {self.store_id}: "
+                "nothing of its plan is enqueued",
+                advice="check database.url (RQSCAN_DATABASE_URL); rqscan resume takes the fleet",
+            )
+        self.result = self.result._replace(former_store=self.result.former_store or former)
+
+    def _keep_alone(self) -> None:
+        if self.is_alone:
+            self._client.set(keys.look(self.store_id), "", px=LOOK_MS)
 
     def _reconcile(self, scan: Scan, *, anew: bool) -> bool:
         """Make plan and Redis agree on what has ended, and plan anew what Redis has lost.
@@ -159,13 +202,14 @@ class Comparison:
         """
         is_purge_due = False
         for page in self.chunks.pages(scan.scan_id):
+            self._keep_alone()
             fates = defaultdict(list)
             for chunk, job in zip(page, self._ask(scan, page), strict=True):
                 is_over = job.status in ENDED or (
                     job.status is None and job.is_counted and chunk.is_enqueued and not anew
                 )
                 is_unrecorded = chunk.state == ChunkState.PLANNED and is_over
-                known = chunk._replace(state=self._record(scan, chunk)) if is_unrecorded else chunk
+                known = self._recorded(scan, chunk) if is_unrecorded else chunk
                 fates[_fate(known, job)].append(known)
             if fates["uncounted"]:
                 return False
@@ -180,7 +224,7 @@ class Comparison:
     def _ask(self, scan: Scan, page: list[PlannedChunk]) -> list[jobs.JobState]:
         return jobs.job_states(self._client, scan.scan_id, page)
 
-    def _record(self, scan: Scan, chunk: PlannedChunk) -> ChunkState:
+    def _recorded(self, scan: Scan, chunk: PlannedChunk) -> PlannedChunk:
         """Record what ended in Redis and not in the store: its worker died before it could."""
         names = ("status", "rqscan_attempt", "worker_name", "exc_info", "started_at", "ended_at")
         key = keys.job(job_id(scan.scan_id, chunk.number, chunk.generation))
@@ -189,12 +233,13 @@ class Comparison:
         began, ended = (clock.from_iso(at.decode()) if at else clock.now() for at in times)
         record = ChunkRecord(
             scan_id=scan.scan_id, chunk=chunk.number, generation=chunk.generation,
-            attempt=int(attempt) if (attempt or b"").isdigit() else 0, kind="", state=state,
+            attempt=max(chunk.attempt, int(attempt) if (attempt or b"").isdigit() else 0),
+            kind="", state=state,
             worker=(worker or b"").decode(errors="replace"), started_at=began, finished_at=ended,
             error=_last_line(trace or b""),
         )  # fmt: skip
-        self._repository.record(record)
-        return state
+        is_taken = self._repository.record(record)
+        return chunk._replace(state=state) if is_taken else chunk  # it has ended since it was read
 
     def _enqueue(self, scan: Scan) -> int:
         """Put what is planned and not marked as enqueued; tells how many jobs were put."""
@@ -203,6 +248,7 @@ class Comparison:
         settings = queue_settings(scan, self._settings)
         count = 0
         for page in self.chunks.unenqueued(scan.scan_id):
+            self._keep_alone()
             shuffled = (page[i] for i in Permutation(len(page), scan.seed))
             put = dict(queue.enqueue_chunks((plan.chunk(*pair) for pair in shuffled), settings))
             for generation in {generation for _, generation in page}:

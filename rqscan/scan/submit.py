@@ -55,7 +55,8 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
                 comparison = Comparison(settings, client, database)
                 comparison.look_at(scan.scan_id)
                 return Submitted(is_new, comparison.result.former_store)
-            former = jobs.begin(client, scan, repository.store_id())
+            former = jobs.take_fleet(client, repository.store_id(), by_force=True)
+            jobs.begin(client, scan)
             queue = ScanQueue(scan.queue, connection=client)
             put = queue.enqueue_chunks(plan.chunks(), of_jobs)
             for batch in batches((number for number, _ in put), BATCH):

@@ -27,6 +27,7 @@ class PlannedChunk(NamedTuple):
     is_enqueued: bool
     observations: int
     probes: int
+    attempt: int  # of the latest record
 
 
 class Chunks:

@@ -62,8 +62,8 @@ def test_pages_give_every_chunk_as_the_plan_has_it(store, chunks):
     pages = list(chunks.pages("s1"))
     assert [len(page) for page in pages] == [BATCH, BATCH, 100]
     assert [chunk.number for page in pages for chunk in page] == list(range(2_100))
-    assert pages[0][0] == (0, 1, "planned", False, 0, 0)
-    assert pages[1][500] == (1_500, 1, "finished", True, 0, 9)
+    assert pages[0][0] == (0, 1, "planned", False, 0, 0, 0)
+    assert pages[1][500] == (1_500, 1, "finished", True, 0, 9, 1)
     assert list(chunks.pages("nobody")) == []
 
 

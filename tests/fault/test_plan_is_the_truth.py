@@ -110,6 +110,24 @@ def test_cancel_while_redis_is_away_holds_when_it_is_back(rig, client, redis_ser
     wait_for(lambda: state_of(rig, planned["scan_id"]) == "finished", 60)
 
 
+def test_cancel_by_a_host_without_redis_reaches_the_fleet(rig, client):
+    busy = rig.json("scan", *LONG, "--no-wait")
+    worker = rig.worker("wakaka", "--concurrency", "1")
+    worker.wait_for_event("job_started")
+    waiting = rig.json("scan", *SHORT, "--no-wait")["scan_id"]
+    for scan_id in (busy["scan_id"], waiting):
+        done = rig.run("cancel", scan_id, RQSCAN_REDIS_URL="redis://127.0.0.1:1")
+        assert done.returncode == 0, done.stderr
+    (look,) = client.keys(keys.look("*"))
+    client.delete(look)  # a minute has passed
+    wait_for(lambda: not client.exists(keys.queue("wakaka")), 30)
+    wait_for(lambda: client.zcard(keys.registry("wip", "wakaka")) == 0, 30)
+    wait_for(lambda: client.zcard(keys.SCANS) == 0, 30)
+    assert {event["job"].rsplit("-", 2)[0] for event in worker.events if "job" in event} == {
+        busy["scan_id"]
+    }
+
+
 def test_another_store_is_told_once(rig, client):
     client.hset(keys.STORE, "store_id", "an-older-one")
     done = rig.run("scan", *SHORT, "--no-wait")

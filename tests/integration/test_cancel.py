@@ -158,6 +158,20 @@ def test_cancelled_without_redis_the_jobs_go_when_it_is_compared(settings, clien
     assert read_progress(client, "s1").state == ScanState.CANCELLED
 
 
+def test_cancelled_while_redis_was_unreachable_the_jobs_go_when_the_plan_is_looked_at(
+    settings, client, worker
+):
+    submitted(settings, client)
+    (job,) = worker.claim(1)
+    cancel(settings, None, "s1")
+    client.zadd(keys.SCANS, {"of-another-store": 1})
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (1, 0)
+    assert not client.exists(QUEUE)
+    assert client.hget(keys.job(job), "status") == b"canceled"
+    assert read_progress(client, "s1").state == ScanState.CANCELLED
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (0, 0)
+
+
 def test_cancelled_stays_cancelled_when_redis_comes_back_empty(settings, client, store):
     submitted(settings, client)
     submitted(settings, client, "s2", 1)

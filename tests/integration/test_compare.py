@@ -175,12 +175,19 @@ def test_an_end_that_only_redis_knows_is_recorded(settings, client, worker, stor
     assert waiting(client) == []
 
 
-def test_an_end_that_is_counted_and_not_recorded_yet_is_waited_for(settings, client, worker):
-    submitted(settings, client)
-    job, *_ = worker.claim(1)
+@pytest.mark.parametrize("attempts", [0, 2])  # recorded before, which it was to be tried after
+def test_an_end_that_was_counted_and_of_which_nothing_is_kept_is_recorded(
+    settings, client, worker, store, attempts
+):
+    submitted(settings, client, count=1)
+    (job,) = worker.claim(1)
+    if attempts:
+        assert store.record(a_record(0, attempt=attempts, state=ChunkState.PLANNED))
     worker.end(job, "failed", failure_ttl_s=0)
     assert not client.exists(keys.job(job))
-    assert compare(settings, client)[:2] == (1, 0)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (1, 0)
+    assert store.progress("s1").chunks == Counts(1, 0, 1)
+    assert compare(settings, client, unenqueued_for_s=60)[:2] == (0, 0)
 
 
 def test_comparers_at_once_enqueue_once(settings, client, redis_server, store):
@@ -263,6 +270,43 @@ def test_the_store_is_announced_and_another_one_told(settings, client, store):
     assert compare(settings, client).former_store == "other"
     assert client.hgetall(keys.STORE) == told
     assert compare(settings, client).former_store is None
+
+
+def test_a_stray_store_does_not_take_the_fleet_when_redis_comes_back_empty(
+    settings, client, tmp_path
+):
+    stray = msgspec.structs.replace(settings, home=str(tmp_path / "stray"))
+    submitted(settings, client)
+    write_plan(a_plan("astray"), settings=stray)
+    client.flushall()
+    assert chore("compare", settings).returncode == 0
+    told = client.hgetall(keys.STORE)
+    for verb in ("compare", "look"):
+        done = chore(verb, stray, 60 if verb == "look" else None)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert done.stdout.startswith(b"the fleet's store is %b, and" % told[b"store_id"])
+        assert done.stdout.count(b"\n") == 1
+    assert client.hgetall(keys.STORE) == told
+    assert client.zrange(keys.SCANS, 0, -1) == [b"s1"]
+    assert compare(stray, client).former_store.encode() == told[b"store_id"]  # a person may
+
+
+def test_a_long_comparison_keeps_others_from_beginning_one(settings, client, store):
+    write_plan(a_plan("s1", 2_100), settings=settings)
+    client.config_resetstat()
+    compare(settings, client)
+    assert client.info("commandstats")["cmdstat_set"]["calls"] == 6  # a page read, a page put
+    assert client.pttl(keys.look(store.store_id())) > 0
+    client.delete(keys.look(store.store_id()))
+    compare(settings, client, unenqueued_for_s=60)
+    assert not client.exists(keys.look(store.store_id()))
+
+
+def test_a_server_that_hides_its_run_id_is_compared_with(settings, client, store):
+    submitted(settings, client)
+    client.set_response_callback("INFO", lambda _answer: {})
+    compare(settings, client)
+    assert client.hget(keys.MARKER, store.store_id()) == b""
 
 
 # Resumed by name

@@ -41,7 +41,7 @@ WHERE scan_id = :scan_id AND chunk = :chunk AND state <> 'cancelled'
 
 -- name: plan_page(scan_id, after, page)
 -- One page of a scan's chunks as the plan has them.
-SELECT chunk, generation, state, enqueued_at IS NOT NULL, observations, probes FROM chunks
+SELECT chunk, generation, state, enqueued_at IS NOT NULL, observations, probes, attempt FROM chunks
 WHERE scan_id = :scan_id AND chunk > :after ORDER BY chunk LIMIT :page;
 
 -- name: unfinished_scans()
