@@ -85,6 +85,7 @@ def begin(
     with client.pipeline() as pipeline:
         if anew:
             pipeline.delete(progress, keys.ended(scan.scan_id))
+            pipeline.persist(keys.generations(scan.scan_id))
         pipeline.hsetnx(progress, "total", str(scan.chunks))
         if started_at:
             pipeline.hsetnx(progress, "started_at", iso(started_at))

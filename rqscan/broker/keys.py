@@ -93,13 +93,21 @@ def record(worker_name: str) -> str:
 
 
 def progress(scan_id: str) -> str:
-    """Hash of a scan's counts: total, done, failed, observations, probes, started_at."""
+    """Hash of a scan's counts: total, done, failed, cancelled, observations, probes.
+
+    Besides started_at and, once all have ended, finished_at; it is then kept for a day.
+    """
     return f"{OWN}scan:{scan_id}"
 
 
 def ended(scan_id: str) -> str:
     """Bitmap of a scan's chunks whose end is counted in its progress, by chunk number."""
     return f"{progress(scan_id)}:ended"
+
+
+def generations(scan_id: str) -> str:
+    """Hash of a scan's chunks that were put again: chunk number → the newest generation put."""
+    return f"{progress(scan_id)}:generations"
 
 
 def commands_of(worker_name: str) -> str:

@@ -126,11 +126,21 @@ local function with_follow_up(job, id, how, s, answer)
   return {answer, how}
 end
 
--- The number that a chunk has in its scan's plan, told by its job's key; nil for any other job.
-local function chunk_number(job, scan)
+-- The number that a chunk has in its scan's plan and its generation, told by its job's key; nil for
+-- any other job.
+local function place_of(job, scan)
   local head = 'rq:job:' .. scan .. '-'
   if string.sub(job, 1, #head) ~= head then return nil end
-  return tonumber(string.match(string.sub(job, #head + 1), '^(%d+)%-%d+$'))
+  local number, generation = string.match(string.sub(job, #head + 1), '^(%d+)%-(%d+)$')
+  return tonumber(number), tonumber(generation)
+end
+
+-- The number of a job's chunk; nil also for a job whose chunk was put in a newer generation.
+local function number_of(job, scan)
+  local number, generation = place_of(job, scan)
+  local newest = number and redis.call('HGET', 'rqscan:scan:' .. scan .. ':generations', number)
+  if newest and generation < tonumber(newest) then return nil end
+  return number
 end
 
 -- Count the end of chunk `number` in its scan's progress, once however often it is told; the last
@@ -149,8 +159,7 @@ local function count_end(scan, number, at, how, observations, probes)
   end
   if ended >= total then
     redis.call('HSET', progress, 'finished_at', at)
-    redis.call('EXPIRE', progress, 86400)
-    redis.call('EXPIRE', progress .. ':ended', 86400)
+    for _, of in ipairs({'', ':ended', ':generations'}) do redis.call('EXPIRE', progress .. of, 86400) end
     redis.call('ZREM', 'rqscan:scans', scan)
   end
   return true
@@ -158,7 +167,7 @@ end
 
 local function end_chunk(job, at, how, observations, probes)
   local scan = redis.call('HGET', job, 'rqscan_scan')
-  if scan then count_end(scan, chunk_number(job, scan), at, how, observations, probes) end
+  if scan then count_end(scan, number_of(job, scan), at, how, observations, probes) end
 end
 
 -- Fail a job that has lost its worker too often; `given_up` gets its id, attempt and the reason.

@@ -8,7 +8,7 @@ local ids = redis.call('LRANGE', KEYS[1], -(from + most), -(from + 1))
 local removed = 0
 for i, id in ipairs(ids) do
   local job = 'rq:job:' .. id
-  if chunk_number(job, ARGV[1]) and redis.call('EXISTS', job) == 0 then
+  if place_of(job, ARGV[1]) and redis.call('EXISTS', job) == 0 then
     redis.call('LSET', KEYS[1], i - 1 - #ids - from, '')
     removed = removed + 1
   end

@@ -110,8 +110,9 @@ class ScanQueue(Queue):
         flat = [part for pair in fields.items() for part in pair]
         name = job_id(chunk.scan_id, chunk.chunk, chunk.generation)
         pipeline.evalsha(
-            scripts.ENQUEUE.sha, 5, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
-            keys.ended(chunk.scan_id), name, self.name, chunk.chunk, *flat,
+            scripts.ENQUEUE.sha, 6, keys.job(name), self.key, keys.QUEUES, keys.bell(self.name),
+            keys.ended(chunk.scan_id), keys.generations(chunk.scan_id),
+            name, self.name, chunk.chunk, chunk.generation, *flat,
         )  # fmt: skip
 
 

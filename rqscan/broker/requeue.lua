@@ -16,7 +16,7 @@ count(s, ARGV[2] .. ':in')
 ring(KEYS[4])
 
 local scan = redis.call('HGET', KEYS[1], 'rqscan_scan')
-local number = scan and chunk_number(KEYS[1], scan)
+local number = scan and number_of(KEYS[1], scan)
 local progress = 'rqscan:scan:' .. (scan or '')
 local ended = progress .. ':ended'
 if number and redis.call('HEXISTS', progress, 'total') == 1
@@ -24,8 +24,7 @@ if number and redis.call('HEXISTS', progress, 'total') == 1
   redis.call('SETBIT', ended, number, 0)
   redis.call('HINCRBY', progress, 'failed', -1)
   if redis.call('HDEL', progress, 'finished_at') == 1 then
-    redis.call('PERSIST', progress)
-    redis.call('PERSIST', ended)
+    for _, of in ipairs({'', ':ended', ':generations'}) do redis.call('PERSIST', progress .. of) end
     redis.call('ZADD', 'rqscan:scans', s, scan)
   end
 end

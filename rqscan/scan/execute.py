@@ -50,6 +50,9 @@ class Runner:
     def run(self, payload: dict[str, Any], attempt: Attempt) -> dict[str, int]:
         """Run one chunk and record how it ended; returns its observations and probes, counted.
 
+        Where the store has it finished by another attempt, that one's end is this one's too: Redis
+        may have been set back behind it.
+
         Raises:
             RefusedPayloadError: the payload is no chunk.
             OutOfScopeError: it names a target that this worker may not touch.
@@ -78,13 +81,16 @@ class Runner:
             state = ChunkState.PLANNED if attempt.will_retry(e) else ChunkState.FAILED
             failed = record(state=state, finished_at=clock.now(), error=error)
             with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
-                self._record(failed)
+                if not self._record(failed) and (counts := self._counts(failed)):
+                    return counts
                 attempt.on_recorded()
             raise
         finished = record(
             state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows
         )
         if not self._record(finished):
+            if counts := self._counts(finished):
+                return counts
             raise FencedError(
                 f"the rows of chunk {name} were not taken: it is cancelled, has a newer "
                 "attempt, or is not in this store (is it the one that the scan was planned in?)"
@@ -118,6 +124,10 @@ class Runner:
 
     def _record(self, record: ChunkRecord) -> bool:
         return self._outbox.record(record)
+
+    def _counts(self, refused: ChunkRecord) -> dict[str, int] | None:
+        found = self._outbox.finished(refused)
+        return found and dict(zip(("observations", "probes"), found, strict=True))
 
     def close(self) -> None:
         """Close what was opened to record."""

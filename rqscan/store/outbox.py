@@ -32,14 +32,25 @@ class Outbox:
             StoreUnavailable: the database stayed away; nothing was written that replaying it
                 would not write again.
         """
-        again = Retrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_delay(RETRY_S),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
-        return again(Repository(self._database).record, record)
+        return _again()(Repository(self._database).record, record)
+
+    def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
+        """Give observations and probes of a refused record's chunk if another has finished it.
+
+        Raises:
+            StoreUnavailable: the database stayed away.
+        """
+        return _again()(Repository(self._database).finished, record)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         self._database.close()
+
+
+def _again() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(StoreUnavailable),
+        stop=stop_after_delay(RETRY_S),
+        wait=wait_random_exponential(multiplier=0.05, max=1),
+        reraise=True,
+    )

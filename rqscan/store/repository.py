@@ -82,6 +82,16 @@ class Repository:
                 self._queries.put_rows(connection, batch)
         return True
 
+    def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
+        """Give observations and probes of a record's chunk if another attempt has finished it.
+
+        That is one of the same generation or of a newer one.
+        """
+        place = {name: getattr(record, name) for name in ("scan_id", "chunk", "generation")}
+        with self._database.transaction(read_only=True) as connection:
+            found = self._queries.finished_chunk(connection, **place)
+        return None if found is None else (found[0], found[1])
+
     def scan(self, scan_id: str) -> Scan:
         """Give a scan.
 

@@ -139,6 +139,16 @@ def test_a_late_attempt_of_an_older_generation_writes_nothing(store, chunks):
     assert not store.record(a_record(0, attempt=9))
 
 
+def test_what_another_attempt_has_finished_is_told(store):
+    planned(store)
+    assert store.record(a_record(0, generation=2, probes=9))
+    for generation, told in ((1, (0, 9)), (2, (0, 9)), (3, None)):
+        assert store.finished(a_record(0, generation=generation)) == told
+    store.record(a_record(1, state=ChunkState.FAILED))
+    for number in (1, 2, 7):
+        assert store.finished(a_record(number)) is None
+
+
 def test_a_failure_does_not_undo_what_has_finished(store):
     planned(store)
     assert store.record(a_record(0))

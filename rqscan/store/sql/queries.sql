@@ -44,6 +44,11 @@ WHERE scan_id = :scan_id AND chunk = :chunk AND state <> 'cancelled'
 SELECT chunk, generation, state, enqueued_at IS NOT NULL, observations, probes, attempt FROM chunks
 WHERE scan_id = :scan_id AND chunk > :after ORDER BY chunk LIMIT :page;
 
+-- name: finished_chunk(scan_id, chunk, generation)^
+-- What a chunk has come to, if it has finished in this generation or a newer one.
+SELECT observations, probes FROM chunks
+WHERE scan_id = :scan_id AND chunk = :chunk AND generation >= :generation AND state = 'finished';
+
 -- name: unfinished_scans()
 -- The scans that have planned chunks.
 SELECT DISTINCT scan_id FROM chunks WHERE state = 'planned';
