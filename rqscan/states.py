@@ -17,7 +17,11 @@ class ScanState(StrEnum):
 
 
 class ChunkState(StrEnum):
-    """A chunk in the plan: planned → finished, failed or cancelled."""
+    """A chunk in the plan: planned → finished, failed or cancelled.
+
+    One that has failed is planned again when its job is requeued, or it is cancelled; a scan that
+    is resumed plans again what has failed or was cancelled. What has finished stays so.
+    """
 
     PLANNED = "planned"
     FINISHED = "finished"

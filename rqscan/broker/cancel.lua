@@ -33,7 +33,8 @@ for i = 4, #ARGV, 2 do
   elseif status ~= 'canceled' and status ~= 'finished' then
     if status and status ~= 'failed' and status ~= 'stopped' or is_new then
       waiting = waiting + 1
-    elseif status then -- its last attempt ended while the plan was being marked
+    elseif status and redis.call('HEXISTS', 'rqscan:scan:' .. scan, 'total') == 1 then
+      -- Its last attempt ended while the plan was being marked.
       redis.call('HINCRBY', 'rqscan:scan:' .. scan, 'failed', -1)
       redis.call('HINCRBY', 'rqscan:scan:' .. scan, 'cancelled', 1)
     end

@@ -146,6 +146,15 @@ def test_an_end_between_plan_and_redis_counts_as_cancelled(settings, client, wor
     assert client.zcard(keys.registry("failed", "wakaka")) == 0
 
 
+def test_a_failed_job_of_a_scan_that_redis_has_forgotten_leaves_nothing(settings, client, worker):
+    submitted(settings, client, count=1)
+    (job,) = worker.claim(1)
+    worker.end(job, "failed")
+    client.delete(keys.progress("s1"), keys.ended("s1"))  # a day later
+    cancelled(settings, client)
+    assert client.keys("rqscan:scan:*") == client.keys("rq:job:*") == []
+
+
 def test_cancelled_without_redis_the_jobs_go_when_it_is_compared(settings, client, worker):
     submitted(settings, client)
     (job,) = worker.claim(1)
