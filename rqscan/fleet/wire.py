@@ -120,7 +120,7 @@ def frame(message: Assignment | Message) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def send(sock: socket.socket, message: Message) -> None:
+def send(sock: socket.socket, message: Assignment | Message) -> None:
     """Send one frame, whole."""
     sock.sendall(frame(message))
 
