@@ -1,5 +1,6 @@
 """A template that is stopped by a signal, as one that hangs in the kernel: it holds nothing up."""
 
+import contextlib
 import signal
 
 import psutil
@@ -10,7 +11,7 @@ from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import ScanQueue
 from tests.servers import wait_for
 
-ALLOW = {"RQSCAN_ALLOW_FUNCTIONS": "time.sleep"}
+ALLOW = {"RQSCAN_ALLOW_FUNCTIONS": "os.system"}
 
 
 @pytest.fixture
@@ -30,18 +31,34 @@ def submit(rig, client, kind):
     return ScanJob.fetch(f"{done['scan_id']}-0-1", connection=client)
 
 
+def title_of(process):
+    with contextlib.suppress(psutil.Error):  # an errand that ends meanwhile
+        return " ".join(process.cmdline())
+    return ""
+
+
 def templates_of(worker):
     """Give the templates that are up: one that is not has no title yet."""
     found = psutil.Process(worker.process.pid).children()
-    return [one for one in found if "rqscan template" in " ".join(one.cmdline())]
+    return [one for one in found if "rqscan template" in title_of(one)]
 
 
-def freeze(worker, count):
-    """Freeze the templates; gives them."""
-    found = wait_for(lambda: len(all_ := templates_of(worker)) == count and all_, 30)
-    for template in found:
-        template.suspend()
-    return found
+@pytest.fixture
+def freeze():
+    """Give what freezes a worker's templates, so many, and gives them."""
+    frozen = []
+
+    def freeze(worker, count):
+        found = wait_for(lambda: len(all_ := templates_of(worker)) == count and all_, 30)
+        for template in found:
+            template.suspend()
+        frozen.extend(found)
+        return found
+
+    yield freeze
+    for template in frozen:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            template.kill()
 
 
 def start(rig, client, kind, **limits):
@@ -49,15 +66,15 @@ def start(rig, client, kind, **limits):
     if kind == "plain":
         worker = rig.worker("default", "--concurrency", "1", "--stop-timeout", "0", **ALLOW)
         queue = ScanQueue("default", connection=client)
-        job = queue.enqueue("time.sleep", 77, job_timeout=limits.get("timeout_s", 60))
+        job = queue.enqueue("os.system", "exec sleep 77", job_timeout=limits.get("timeout_s", 60))
     else:
-        limit = {f"RQSCAN_QUEUES_DEFAULT_{k.upper()}": str(v) for k, v in limits.items()}
-        rig.env |= limit
+        for name, limit in limits.items():
+            rig.env[f"RQSCAN_QUEUES_DEFAULT_{name.upper()}"] = str(limit)
         worker = rig.worker("default", "--concurrency", "1", "--stop-timeout", "0")
         job = submit(rig, client, kind)
     worker.wait_for_event("job_started")
     title = f"rqscan horse {job.id}"
-    wait_for(lambda: any(title in " ".join(h.cmdline()) for h in horses_of(worker)), 30)
+    wait_for(lambda: any(title in title_of(horse) for horse in horses_of(worker)), 30)
     return worker, job
 
 
@@ -66,7 +83,7 @@ def horses_of(worker):
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_an_idle_worker_stops(rig, signals):
+def test_an_idle_worker_stops(rig, signals, freeze):
     worker = rig.worker("default", "--concurrency", "1")
     (template,) = freeze(worker, 1)
     for _ in range(signals):
@@ -76,7 +93,7 @@ def test_an_idle_worker_stops(rig, signals):
 
 
 @pytest.mark.parametrize(("kind", "templates"), [("swallow", 1), ("plain", 2)])
-def test_a_busy_worker_stops_and_gives_its_job_back(rig, client, kind, templates):
+def test_a_busy_worker_stops_and_gives_its_job_back(rig, client, kind, templates, freeze):
     worker, job = start(rig, client, kind)
     frozen = freeze(worker, templates)
     horses = horses_of(worker)
@@ -87,17 +104,18 @@ def test_a_busy_worker_stops_and_gives_its_job_back(rig, client, kind, templates
 
 
 @pytest.mark.parametrize(("kind", "templates"), [("stubborn", 1), ("plain", 2)])
-def test_a_job_ends_at_its_hard_limit_and_the_next_one_runs(rig, client, kind, templates):
+def test_a_job_ends_at_its_hard_limit_and_the_next_one_runs(rig, client, kind, templates, freeze):
     worker, job = start(rig, client, kind, timeout_s=2)
     freeze(worker, templates)
     worker.wait_for_event("job_failed")
     assert "hard limit of 2 s" in job.latest_result().exc_string
-    assert not worker.of("job_given_back")
+    if kind == "stubborn":  # the other's limit is later than the end of its template
+        assert not worker.of("job_given_back")
     after = submit(rig, client, "modules")
     wait_for(lambda: after.get_status() == "finished", 30)
 
 
-def test_jobs_claimed_for_horses_that_are_never_born_run_elsewhere(rig, client):
+def test_jobs_claimed_for_horses_that_are_never_born_run_elsewhere(rig, client, freeze):
     worker = rig.worker("default", "--concurrency", "1")
     wait_for(lambda: horses_of(worker), 30)
     (template,) = freeze(worker, 1)
@@ -109,7 +127,7 @@ def test_jobs_claimed_for_horses_that_are_never_born_run_elsewhere(rig, client):
     assert not worker.of("job_lost")
 
 
-def test_the_death_of_a_horse_is_noticed(rig, client):
+def test_the_death_of_a_horse_is_noticed(rig, client, freeze):
     worker, job = start(rig, client, "swallow")
     freeze(worker, 1)
     for horse in horses_of(worker):

@@ -208,8 +208,10 @@ def test_a_template_that_cannot_be_had_is_tried_again(settings):
     free = os.dup(0)
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
-    attempts.open()
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    try:
+        attempts.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert attempts.pids == []
 
     def turned():
