@@ -10,7 +10,6 @@ horse of the full one, which is started when the first of them comes.
 
 import secrets
 import selectors
-import signal
 import sys
 import time
 from collections import deque
@@ -29,7 +28,6 @@ from rqscan.fleet.presence import JobReport
 from rqscan.fleet.stacks import Stacks
 from rqscan.fleet.wire import Assignment, Outcome
 from rqscan.logs import Event, log
-from rqscan.process import kill_group
 
 __all__ = ["Attempts"]
 
@@ -104,16 +102,19 @@ class Attempts:
     @property
     def deadline(self) -> float:
         """Monotonic time at which `enforce_limits` has something to do."""
-        return min([self._stacks.deadline, *(horse.deadline for horse in self.running)])
+        templates = min(self._light.deadline, self._full.deadline)
+        return min([self._stacks.deadline, templates, *(horse.deadline for horse in self.running)])
 
     def open(self) -> None:
-        """Start the light template."""
-        self._light.start()
+        """Start the light template; if that is impossible, `ask` tries again."""
+        self._light.ask()
 
     def close(self) -> None:
         """End the templates and every horse."""
-        self._light.stop()
-        self._full.stop()
+        for stable in (self._light, self._full):
+            stable.let_go()
+        for stable in (self._light, self._full):
+            stable.stop()
 
     def ask(self) -> bool:
         """Ask for spare horses that are wanted, a few a turn; True if more are wanted still."""
@@ -158,6 +159,8 @@ class Attempts:
     def enforce_limits(self) -> None:
         """Stop each job that has run for as long as it may, or has stalled for so long."""
         self._stacks.turn()
+        self._light.check()
+        self._full.check()
         now = time.monotonic()
         for horse in self.running:
             if now < horse.deadline:
@@ -203,7 +206,7 @@ class Attempts:
     def kill_horses(self) -> None:
         """Kill each horse that runs a job, as RQ's kill-horse does: its job is lost."""
         for horse in self.running:
-            kill_group(horse.pid, signal.SIGKILL)
+            horse.kill()
 
     def give_back(self) -> None:
         """Stop all jobs and give them back to their queues; follow-ups are left to others."""

@@ -8,10 +8,13 @@ import time
 from rqscan.fleet.wire import REPORT_S, Assignment, Frames, Terms
 from rqscan.process import kill_group
 
-__all__ = ["Horse"]
+__all__ = ["NEWS_S", "Horse"]
 
 STOP_GRACE_S = 2.0
 """From SIGTERM to SIGKILL: for nmap to put away its files, and short beside any time-out."""
+
+NEWS_S = 3.0
+"""Longest time from what happens to a horse to the template's word of it."""
 
 NEVER = float("inf")
 
@@ -21,11 +24,13 @@ class Horse:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.out = bytearray()  # of its job, what its socket did not take yet
         self.frames = Frames()
         self.pid = 0  # 0 until the template has told it
         self.status: int | None = None  # wait status once dead
         self.used_bytes = 0  # of memory at most, once dead
-        self.is_closed = False
+        self.is_closed = self.is_killed = False
+        self.news_due = time.monotonic() + NEWS_S  # when the template must have told of it
         self.assignment: Assignment | None = None
         self.terms = Terms()
         self.began = self.moved_at = 0.0  # monotonic: of the job, and of its last progress
@@ -37,8 +42,12 @@ class Horse:
 
     def is_born(self, pid: int) -> None:
         """Note its pid; a job that was given to it before begins only now."""
-        self.pid = pid
+        self.pid, self.news_due = pid, NEVER
         self.began = self.moved_at = time.monotonic()
+
+    def expect_news(self) -> None:
+        """Note that the template has something to tell of it by now."""
+        self.news_due = min(self.news_due, time.monotonic() + NEWS_S)
 
     def take(self, assignment: Assignment) -> None:
         """Begin a job."""
@@ -77,11 +86,17 @@ class Horse:
             return self.kill_at
         return min(self.hard_deadline, NEVER if self.is_examined else self.stall_deadline)
 
-    def kill(self, reason: str = "") -> None:
-        """End it and all that it started; its job ends with `reason`, it is not lost."""
+    def kill(self, reason: str | None = None) -> None:
+        """End it and all that it started; its job ends with the first reason, without it is lost.
+
+        One that is not born yet is killed when it is.
+        """
         self.kill_reason = self.kill_reason or reason
         self.kill_at = NEVER
-        kill_group(self.pid, signal.SIGKILL)
+        if self.pid:
+            self.is_killed = True
+            self.expect_news()
+            kill_group(self.pid, signal.SIGKILL)
 
     def end(self, reason: str) -> None:
         """End it as `kill` does, but let it and what it started put their things away."""

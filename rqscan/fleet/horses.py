@@ -6,28 +6,25 @@ may overtake a result that is still in the socket.
 """
 
 import contextlib
-import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
-
-import msgspec
+from functools import partial
 
 from rqscan.config import Settings
 from rqscan.fleet import wire
-from rqscan.fleet.horse_handle import Horse
+from rqscan.fleet.horse_handle import NEVER, NEWS_S, Horse
+from rqscan.fleet.template_handle import STOP_S, TemplateHandle
 from rqscan.fleet.wire import NEWS, Assignment, Outcome, Report, Terms
 from rqscan.process import kill_group
 
 __all__ = ["GIVEN_BACK", "Stable"]
 
-SEND_S = 1.0
-"""Longest wait for a horse to take its job; a payload that fits the socket takes none."""
+LATE_S = 1.0
+"""A check that comes so late was kept from working, and so may the template have been."""
 
 AGAIN_S = 1.0
 """Pause before a template, or a fork, that failed is asked for again: it must not spin."""
@@ -63,42 +60,37 @@ class Stable:
         self._unnamed: deque[Horse] = deque()  # asked for, pid not told yet
         self._by_pid: dict[int, Horse] = {}
         self.running: dict[str, Horse] = {}  # by token
-        self._control: socket.socket | None = None
+        self._template: TemplateHandle | None = None
         self._not_before = 0.0  # monotonic: when to ask the template, or for one, again
 
     @property
     def pids(self) -> list[int]:
         """The template's and the horses'; none before the template was first wanted."""
-        return [self._template.pid, *self._by_pid] if self._control else []
+        return [self._template.pid, *self._by_pid] if self._template else []
 
     @property
     def free(self) -> int:
         """How many jobs could start at once now."""
+        if not self._template or not self._template.is_up:
+            return 0
+        # A spare that is asked for counts: `check` sees to it that its job does not wait for ever.
         return min(self._size - len(self.running), len(self._spares))
 
-    def start(self) -> None:
-        """Start the template process, by exec: nothing of this process goes into it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        memory = os.fdopen(os.memfd_create("settings"), "w+b")  # settings of any size
-        with theirs, memory:
-            memory.write(msgspec.msgpack.encode(self._settings))
-            memory.seek(0)
-            self._template = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "rqscan.fleet.template_start",
-                    str(theirs.fileno()),
-                    str(self._stacks_fd),
-                    self._role,
-                ],
-                pass_fds=[theirs.fileno(), self._stacks_fd],
-                stdin=memory,
-                start_new_session=True,
-            )
-        ours.settimeout(0)
-        self._control = ours
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._on_news())
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which `check` has something to do."""
+        return min((horse.news_due for horse in self._horses), default=NEVER)
+
+    @property
+    def _horses(self) -> list[Horse]:
+        return [*self._by_pid.values(), *self._unnamed]
+
+    def _start(self) -> TemplateHandle:
+        template = TemplateHandle(self._settings, self._stacks_fd, self._role)
+        self._selector.register(
+            template.control, selectors.EVENT_READ, lambda _: self._on_news(template)
+        )
+        return template
 
     def ask(self) -> bool:
         """Ask for one more spare if one is wanted; True if more are wanted still.
@@ -109,58 +101,74 @@ class Stable:
         if len(self._spares) >= wanted or time.monotonic() < self._not_before:
             return False
         try:
-            if self._control is None:
-                self.start()
-            self._ask_for_one()
-        except BlockingIOError:
-            return False
+            if self._template is None:
+                self._template = self._start()
+            self._ask_for_one(self._template)
         except OSError:  # no descriptors, no processes, or no template, which its socket will tell
             self._not_before = time.monotonic() + AGAIN_S
             return False
         return len(self._spares) < wanted
 
-    def _ask_for_one(self) -> None:
-        assert self._control is not None
+    def _ask_for_one(self, template: TemplateHandle) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-            except OSError:
-                ours.close()
-                raise
         ours.settimeout(0)
         horse = Horse(ours)
+        with theirs:
+            try:
+                self._selector.register(ours, selectors.EVENT_READ, partial(self._on_ready, horse))
+                socket.send_fds(template.control, [b"+"], [theirs.fileno()])
+            except OSError:
+                self._close(horse)
+                raise
         self._unnamed.append(horse)
         self._spares.append(horse)
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._on_frames(horse))
 
     def run(self, assignment: Assignment) -> None:
         """Give a job to a spare horse."""
         horse = self._spares.popleft()
         horse.take(assignment)
         self.running[assignment.token] = horse
-        horse.sock.settimeout(SEND_S)  # an idle horse reads at once
-        try:
-            wire.send(horse.sock, assignment)
-        except OSError:  # dead, or frozen with half a message: it is of no use any more
-            horse.kill(GIVEN_BACK)
-        horse.sock.settimeout(0)
+        horse.out += wire.frame(assignment)
+        self._write(horse)
+
+    def check(self) -> None:
+        """End what the template has not told of in time: a horse, or the template itself."""
+        now, deadline = time.monotonic(), self.deadline
+        if now < deadline or self._template is None:
+            return
+        self._on_news(self._template)
+        for horse in [h for h in self._horses if h.news_due <= now]:
+            if now > deadline + LATE_S:
+                horse.news_due = now + NEWS_S
+            elif horse.pid and not horse.is_killed:  # it has closed its socket, but does it live?
+                horse.news_due = NEVER
+                horse.kill()
+            elif horse.pid and not horse.is_closed:  # it hangs in the kernel, and runs no further
+                del self._by_pid[horse.pid]
+                self._gone(horse, signal.SIGKILL)
+            elif now < self._template.overdue_at:
+                horse.news_due = self._template.overdue_at
+            else:
+                self._template_gone(patience_s=0)  # it is frozen
+                return
+
+    def let_go(self) -> None:
+        """Have the template end itself and every horse."""
+        if self._template is not None:
+            self._selector.unregister(self._template.control)
+            self._template.control.close()
 
     def stop(self) -> None:
-        """End the template and every horse, and wait until the template is gone."""
-        if self._control is not None:
-            self._selector.unregister(self._control)
-            self._control.close()
-            self._control = None
-            self._template.wait()
-        for horse in [*self._by_pid.values(), *self._unnamed]:
+        """Wait until the template that was let go is gone."""
+        if self._template is not None:
+            self._template.end(self._by_pid, STOP_S)
+        for horse in self._horses:
             self._close(horse)
 
-    def _on_news(self) -> None:
-        assert self._control is not None
-        while True:
+    def _on_news(self, template: TemplateHandle) -> None:
+        while template is self._template:
             try:
-                news = self._control.recv(NEWS.size)
+                news = template.control.recv(NEWS.size)
             except BlockingIOError:
                 return
             except OSError:
@@ -168,6 +176,7 @@ class Stable:
             if not news:
                 self._template_gone()
                 return
+            template.is_heard()
             pid, status, used_kb = NEWS.unpack(news)
             if not pid:  # no process could be had
                 self._not_before = time.monotonic() + AGAIN_S
@@ -177,27 +186,43 @@ class Stable:
                 horse.is_born(pid)
                 self._by_pid[pid] = horse
                 if horse.kill_reason:
-                    kill_group(pid, signal.SIGKILL)
+                    horse.kill()
             elif dead := self._by_pid.pop(pid, None):
                 dead.used_bytes = 1024 * used_kb
                 self._gone(dead, status)
 
-    def _template_gone(self) -> None:
-        """Note the template's death; its horses died with it, through no fault of their jobs."""
-        assert self._control is not None
-        self._selector.unregister(self._control)
-        self._control.close()
-        self._control = None
+    def _template_gone(self, patience_s: float = STOP_S) -> None:
+        """See the template dead; its horses die with it, through no fault of their jobs."""
+        assert self._template is not None
+        self.let_go()
+        self._template.end(self._by_pid, patience_s)
+        self._template = None
         self._not_before = time.monotonic() + AGAIN_S
-        self._template.wait()
-        horses = [*self._by_pid.values(), *self._unnamed]
+        horses = self._horses
         self._by_pid.clear()
         self._unnamed.clear()
         for horse in horses:
             kill_group(horse.pid, signal.SIGKILL)  # what its job had started
             self._gone(horse, signal.SIGKILL, GIVEN_BACK)
 
-    def _on_frames(self, horse: Horse) -> None:
+    def _write(self, horse: Horse) -> None:
+        """Write of its job what the horse's socket takes."""
+        try:
+            sent = horse.sock.send(horse.out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # dead, with part of it or without: it is of no use any more
+            sent = len(horse.out)
+            horse.kill(GIVEN_BACK)
+        del horse.out[:sent]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if horse.out else 0)
+        self._selector.modify(horse.sock, events, partial(self._on_ready, horse))
+
+    def _on_ready(self, horse: Horse, events: int) -> None:
+        if horse.is_closed:  # in this very turn
+            return
+        if events & selectors.EVENT_WRITE:
+            self._write(horse)
         try:
             data = horse.sock.recv(262_144)
         except BlockingIOError:
@@ -208,6 +233,7 @@ class Stable:
             self._take(horse, data)
         else:
             self._close(horse)
+            horse.expect_news()
 
     def _gone(self, horse: Horse, status: int, reason: str | None = None) -> None:
         """Bury a horse that is known to be dead: all that it wrote is in the socket already."""
@@ -222,7 +248,8 @@ class Stable:
     def _close(self, horse: Horse) -> None:
         if not horse.is_closed:
             horse.is_closed = True
-            self._selector.unregister(horse.sock)
+            with contextlib.suppress(KeyError):  # no memory to register it
+                self._selector.unregister(horse.sock)
             horse.sock.close()
         if horse in self._spares:
             self._spares.remove(horse)
@@ -241,7 +268,8 @@ class Stable:
         if assignment is None:
             return
         del self.running[assignment.token]
-        is_well = horse.status is None and not horse.kill_reason and not horse.is_closed
+        is_well = horse.status is None and not (horse.kill_reason or horse.is_killed)
+        is_well = is_well and not horse.is_closed
         if is_well and outcome is not None and outcome.is_going_on:
             self._spares.append(horse)
         self._on_end(horse, assignment, outcome)

@@ -65,6 +65,7 @@ class Stacks:
         self._size, self._give_up_at = 0, time.monotonic() + PATIENCE_S
         self.deadline = time.monotonic() + STEP_S
         pid, _ = self._asked[0]
-        with contextlib.suppress(ProcessLookupError):  # it has ended, and says nothing
+        # One that has ended, or has become another user, says nothing.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             if pid:  # 0, a horse whose pid is not told yet, would be all of our own group
                 os.kill(pid, DUMP_SIGNAL)

@@ -20,6 +20,7 @@ __all__ = [
     "Outcome",
     "Report",
     "Terms",
+    "frame",
     "receive",
     "send",
 ]
@@ -113,10 +114,15 @@ _decode_assignment = msgspec.msgpack.Decoder(Assignment).decode
 _decode_message = msgspec.msgpack.Decoder(Message).decode
 
 
+def frame(message: Assignment | Message) -> bytes:
+    """Give the bytes of a message."""
+    body = _encoder.encode(message)
+    return LENGTH.pack(len(body)) + body
+
+
 def send(sock: socket.socket, message: Assignment | Message) -> None:
     """Send one frame, whole."""
-    body = _encoder.encode(message)
-    sock.sendall(LENGTH.pack(len(body)) + body)
+    sock.sendall(frame(message))
 
 
 def receive(sock: socket.socket) -> Assignment | None:

@@ -202,7 +202,11 @@ def test_a_fork_that_fails_costs_no_job(rig, client, redis_server):
     rig.become_nobody()
     worker = rig.worker("default", "--concurrency", "1")
     assert pids_of(rig, client, ["modules"])
-    (template,) = psutil.Process(worker.process.pid).children()
+    (template,) = [
+        child
+        for child in psutil.Process(worker.process.pid).children()
+        if "rqscan template" in " ".join(child.cmdline())  # and no errand
+    ]
     limit = [*rig._prefix, "prlimit", f"--pid={template.pid}"]
     subprocess.run([*limit, "--nproc=1:"], check=True)
     scan_ids = [submit(rig, "modules") for _ in range(3)]  # more than there are spare horses

@@ -1,8 +1,13 @@
 """Attempts as a worker uses them: real templates and horses, a real Redis, and no worker."""
 
 import os
+import resource
+import secrets
 import selectors
 import signal
+import subprocess
+import sys
+import time
 import zlib
 
 import msgspec
@@ -12,6 +17,7 @@ from rqscan.broker import keys, scripts
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.config import JobsSettings
 from rqscan.fleet.attempts import Attempts
+from rqscan.fleet.horse_handle import NEWS_S
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.wire import Assignment
@@ -158,3 +164,69 @@ def test_the_loop_goes_on_while_stacks_are_awaited_from_a_frozen_horse(loop):
         turns += 1
     assert turns > 10
     assert answers == [{job: "(the process did not answer)\n"}]
+
+
+def test_nothing_is_free_before_the_template_has_forked(loop):
+    loop.attempts.ask()
+    assert loop.attempts.free == 0
+    loop.until(lambda: loop.attempts.free)
+
+
+def test_a_loop_that_was_kept_from_working_blames_no_template(loop):
+    loop.until(lambda: loop.attempts.free)
+    template, *_ = loop.attempts.pids
+    os.kill(template, signal.SIGSTOP)
+    loop.run("stubborn")  # for which another spare is asked
+    loop.turn()
+    until = time.monotonic() + NEWS_S + 2
+    wait_for(lambda: time.monotonic() > until)
+    loop.turn()
+    os.kill(template, signal.SIGCONT)
+    loop.until(lambda: loop.attempts.free)
+    assert loop.attempts.pids[0] == template
+    assert len(loop.attempts.running) == 1
+
+
+def test_a_job_larger_than_a_sockets_buffer_is_written_as_it_is_read(loop, tmp_path):
+    loop.until(lambda: len(loop.attempts.pids) == 3)
+    _, *spares = loop.attempts.pids
+    for pid in spares:
+        os.kill(pid, signal.SIGSTOP)
+    job = loop.run("stubborn", secrets.token_hex(1_000_000))
+    loop.turn()
+    for pid in spares:
+        os.kill(pid, signal.SIGCONT)
+    loop.until((tmp_path / "stubborn").exists)
+    assert loop.status(job) == "started"
+
+
+def test_a_template_that_cannot_be_had_is_tried_again(settings):
+    selector = selectors.DefaultSelector()
+    ledger = Ledger("w", Outage(worker="w"), 1, on_unrecorded=print)
+    attempts = Attempts(settings, 1, selector, ledger, lambda: None)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        attempts.open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert attempts.pids == []
+
+    def turned():
+        attempts.ask()
+        for key, events in selector.select(0.02):
+            key.data(events)
+        return attempts.free
+
+    wait_for(turned, 30)
+    attempts.close()
+
+
+@pytest.mark.root
+def test_a_horse_that_has_become_another_user_has_no_stacks():
+    program = "from rqscan.fleet.stacks import Stacks; Stacks().ask(1, print)"
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search"]
+    nobody.append("--ambient-caps=-all,+dac_read_search")
+    subprocess.run([*nobody, sys.executable, "-c", program], check=True, cwd=ROOT)
