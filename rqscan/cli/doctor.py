@@ -6,8 +6,8 @@ from msgspec.structs import asdict
 from rqscan.cli import settings
 from rqscan.cli.group import json_option
 from rqscan.cli.show import print_json, print_table
-from rqscan.fleet.inquiry import gather
-from rqscan.fleet.preflight import Status, check
+from rqscan.fleet.preflight.checks import Status, check
+from rqscan.fleet.preflight.inquiry import gather
 
 __all__ = ["doctor"]
 

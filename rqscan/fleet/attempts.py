@@ -20,13 +20,13 @@ from msgspec import structs
 
 from rqscan.config import Settings
 from rqscan.errors import FailedError
-from rqscan.fleet import outcomes
-from rqscan.fleet.horse_handle import Horse
-from rqscan.fleet.horses import GIVEN_BACK, Stable
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.presence import JobReport
-from rqscan.fleet.stacks import Stacks
-from rqscan.fleet.wire import Assignment, Outcome
+from rqscan.fleet.stable import outcomes
+from rqscan.fleet.stable.handle import Horse
+from rqscan.fleet.stable.horses import GIVEN_BACK, Stable
+from rqscan.fleet.stable.stacks import Stacks
+from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 
 __all__ = ["Attempts"]
@@ -142,7 +142,7 @@ class Attempts:
             self._waiting.append(assignment)
 
     def follow_up(self, end: str, job_id: str) -> None:
-        """Have a horse do what an end entails (`rqscan.fleet.follow_up`)."""
+        """Have a horse do what an end entails (`rqscan.fleet.stable.follow_up`)."""
         task = Assignment(
             queue="", job_id=job_id, token=secrets.token_hex(8), attempt=1, data=b"", worker="",
             clock_offset_s=0, timeout_s=FOLLOW_UP_S, result_ttl_s=0, failure_ttl_s=0, after=end,

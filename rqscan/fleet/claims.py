@@ -16,7 +16,7 @@ from rqscan.broker.link import LOST, Link
 from rqscan.config import QueueSettings
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import REGISTRY_LEASE_S
-from rqscan.fleet.wire import Assignment
+from rqscan.fleet.stable.wire import Assignment
 
 __all__ = ["BELL_S", "Claims"]
 

@@ -20,7 +20,7 @@ from rqscan.broker.link import LOST, Link
 from rqscan.broker.payload import chunk_of
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import flat
-from rqscan.fleet.wire import Assignment, Outcome
+from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.logs import Event, log
 
 __all__ = ["Ledger"]

@@ -1,6 +1,6 @@
 """Left over: follow-ups whose worker died before they were done; the sweeper has them done.
 
-See `rqscan.fleet.follow_up` for what they are.
+See `rqscan.fleet.stable.follow_up` for what they are.
 """
 
 import time

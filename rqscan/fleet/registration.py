@@ -20,7 +20,7 @@ from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork, Presence, flat
 from rqscan.fleet.rescue import OUTAGE_S, REGISTRY_LEASE_S, SWEEPER_MS
-from rqscan.fleet.wire import Assignment
+from rqscan.fleet.stable.wire import Assignment
 from rqscan.logs import Event, log
 
 __all__ = ["Beat", "Registration"]

@@ -17,10 +17,10 @@ from rqscan.broker import keys, scripts
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.config import JobsSettings
 from rqscan.fleet.attempts import Attempts
-from rqscan.fleet.horse_handle import NEWS_S
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.outage import Outage
-from rqscan.fleet.wire import Assignment
+from rqscan.fleet.stable.handle import NEWS_S
+from rqscan.fleet.stable.wire import Assignment
 from tests.rig import ROOT
 from tests.servers import wait_for
 
@@ -226,7 +226,7 @@ def test_a_template_that_cannot_be_had_is_tried_again(settings):
 
 @pytest.mark.root
 def test_a_horse_that_has_become_another_user_has_no_stacks():
-    program = "from rqscan.fleet.stacks import Stacks; Stacks().ask(1, print)"
+    program = "from rqscan.fleet.stable.stacks import Stacks; Stacks().ask(1, print)"
     nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search"]
     nobody.append("--ambient-caps=-all,+dac_read_search")
     subprocess.run([*nobody, sys.executable, "-c", program], check=True, cwd=ROOT)

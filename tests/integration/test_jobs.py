@@ -17,8 +17,8 @@ from rqscan.broker.payload import JsonSerializer, job_id
 from rqscan.broker.queues import ScanQueue, declared
 from rqscan.config import QueueSettings
 from rqscan.errors import RefusedPayloadError, UsageError
-from rqscan.fleet import outcomes
-from rqscan.fleet.wire import Assignment
+from rqscan.fleet.stable import outcomes
+from rqscan.fleet.stable.wire import Assignment
 from rqscan.model import Chunk
 
 

@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from rqscan.fleet.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
-from rqscan.fleet.preflight import check
+from rqscan.fleet.preflight.checks import check
+from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
 
 REDIS = RedisFacts(
     where="redis://r", version="7.2.4", role="master", appendonly="yes", appendfsync="everysec",

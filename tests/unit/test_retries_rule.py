@@ -6,9 +6,9 @@ import pytest
 
 from rqscan.broker.payload import chunk_of, job_id
 from rqscan.errors import FailedError, OutOfScopeError, RefusedPayloadError, UsageError
-from rqscan.fleet import retries
-from rqscan.fleet.soft_limit import SoftTimeout, soft_limit
-from rqscan.fleet.wire import Assignment, Terms
+from rqscan.fleet.stable import retries
+from rqscan.fleet.stable.soft_limit import SoftTimeout, soft_limit
+from rqscan.fleet.stable.wire import Assignment, Terms
 
 
 def assignment(**fields):

@@ -7,7 +7,7 @@ script counts the failures and decides, by the same rule as `will_retry`. Losses
 import secrets
 
 from rqscan.errors import FencedError, RefusedError, UsageError
-from rqscan.fleet.wire import Assignment
+from rqscan.fleet.stable.wire import Assignment
 
 __all__ = ["delay_s", "most", "will_retry"]
 

@@ -25,7 +25,9 @@ def _alarm(seconds: float, error: BaseException | None) -> Iterator[None]:
     is_armed = True
 
     def expire(_signum: int, _frame: object) -> None:
+        nonlocal is_armed
         if is_armed:
+            is_armed = False  # once: this may cut the block's end short
             raise error
 
     signal.signal(signal.SIGALRM, expire)

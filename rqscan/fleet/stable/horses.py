@@ -15,10 +15,10 @@ from collections.abc import Callable
 from functools import partial
 
 from rqscan.config import Settings
-from rqscan.fleet import wire
-from rqscan.fleet.horse_handle import NEVER, NEWS_S, Horse
-from rqscan.fleet.template_handle import STOP_S, TemplateHandle
-from rqscan.fleet.wire import NEWS, Assignment, Outcome, Report, Terms
+from rqscan.fleet.stable import wire
+from rqscan.fleet.stable.handle import NEVER, NEWS_S, Horse
+from rqscan.fleet.stable.template_handle import STOP_S, TemplateHandle
+from rqscan.fleet.stable.wire import NEWS, Assignment, Outcome, Report, Terms
 from rqscan.process import kill_group
 
 __all__ = ["GIVEN_BACK", "Stable"]

@@ -1,8 +1,8 @@
 """Start of the template process: keeps three modules' fork handlers away from its own forks.
 
-``python -m rqscan.fleet.template_start CONTROL STACKS ROLE`` runs `rqscan.fleet.template`. What
-`logging`, `random` and `threading` do in a forked child is for parents with threads, but for a new
-seed; in each horse it would cost as much as half a job. A horse has it back for forks of its own.
+``python -m rqscan.fleet.stable.template_start CONTROL STACKS ROLE`` runs `fleet.stable.template`.
+What `logging`, `random` and `threading` do in a forked child is for parents with threads, but for a
+new seed; in each horse it would cost as much as half a job. A horse has it back for its own forks.
 """
 
 import importlib
@@ -41,5 +41,5 @@ def _hold() -> Callable[[], None]:
 if __name__ == "__main__":
     release = _hold()
     control, stacks, role = sys.argv[1:]
-    template = importlib.import_module("rqscan.fleet.template")
+    template = importlib.import_module("rqscan.fleet.stable.template")
     template.main(int(control), int(stacks), role, release)

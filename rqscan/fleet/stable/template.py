@@ -1,6 +1,6 @@
 """The template process: small, loaded once, forked into a work-horse for every job.
 
-It is started by exec (`rqscan.fleet.template_start`, with two descriptors, and the settings on
+It is started by exec (`fleet.stable.template_start`, with two descriptors, and the settings on
 stdin) and holds no thread and no connection. A fork costs what the process weighs,
 so there are two roles: ``light`` never imports RQ or Redis; ``full`` has them loaded, and starts
 when the first plain function comes. Over its control socket comes one socket per horse wanted; back
@@ -25,10 +25,10 @@ import msgspec
 from setproctitle import setproctitle
 
 from rqscan.config import Settings
-from rqscan.fleet import horse
-from rqscan.fleet.horse_handle import STOP_GRACE_S
-from rqscan.fleet.stacks import DUMP_SIGNAL
-from rqscan.fleet.wire import NEWS
+from rqscan.fleet.stable import horse
+from rqscan.fleet.stable.handle import STOP_GRACE_S
+from rqscan.fleet.stable.stacks import DUMP_SIGNAL
+from rqscan.fleet.stable.wire import NEWS
 from rqscan.process import adopt_orphans, children, kill_group
 
 __all__ = ["main"]
@@ -48,7 +48,7 @@ def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], No
         os.dup2(nothing.fileno(), 0)
     runner, plain = horse.prepare(settings), None
     if role == "full":
-        plain = importlib.import_module("rqscan.fleet.horse_rq").PlainRunner(settings)
+        plain = importlib.import_module("rqscan.fleet.stable.horse_rq").PlainRunner(settings)
 
     def main_of_horse(sock: socket.socket, template_pid: int) -> None:
         after_fork()

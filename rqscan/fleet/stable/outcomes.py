@@ -10,8 +10,8 @@ from msgspec import structs
 
 from rqscan import clock
 from rqscan.errors import FailedError, RefusedError
-from rqscan.fleet import retries
-from rqscan.fleet.wire import Assignment, Outcome
+from rqscan.fleet.stable import retries
+from rqscan.fleet.stable.wire import Assignment, Outcome
 
 __all__ = ["failure", "lost", "success"]
 

@@ -23,9 +23,9 @@ from rqscan import clock
 from rqscan.broker.connect import later
 from rqscan.broker.jobs import ScanJob
 from rqscan.config import Settings
-from rqscan.fleet import follow_up, outcomes
-from rqscan.fleet.soft_limit import soft_limit
-from rqscan.fleet.wire import Assignment, Outcome
+from rqscan.fleet.stable import follow_up, outcomes
+from rqscan.fleet.stable.soft_limit import soft_limit
+from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.scan.scope import Scope
 
 __all__ = ["PlainRunner"]

@@ -23,7 +23,7 @@ from rqscan.broker.connect import connect, outage
 from rqscan.broker.control import ask
 from rqscan.config import Settings, mask_url
 from rqscan.errors import ServiceUnavailable
-from rqscan.fleet.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
+from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
 from rqscan.fleet.presence import Presence, registered
 from rqscan.store.database import Database
 from rqscan.store.migrate import current, pending

@@ -1,7 +1,7 @@
 """Preflight: judges what is known of Redis, the store, the workers and this host.
 
-Pure functions from facts (`rqscan.fleet.facts`) to checks: what is fine, what to look at, what is
-wrong, and what to do about it.
+Pure functions from facts (`fleet.preflight.facts`) to checks: what is fine, what to look at, what
+is wrong, and what to do about it.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from rqscan.fleet.facts import Facts, HostFacts, RedisFacts, WorkerFacts
+from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, WorkerFacts
 
 __all__ = ["Check", "Status", "check"]
 

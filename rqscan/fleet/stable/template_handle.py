@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from rqscan.config import Settings
-from rqscan.fleet.horse_handle import NEWS_S
+from rqscan.fleet.stable.handle import NEWS_S
 from rqscan.process import kill_group
 
 __all__ = ["STOP_S", "TemplateHandle"]
@@ -77,7 +77,7 @@ def _start(
             [
                 sys.executable,
                 "-m",
-                "rqscan.fleet.template_start",
+                "rqscan.fleet.stable.template_start",
                 str(control),
                 str(stacks_fd),
                 role,

@@ -14,8 +14,8 @@ from msgspec import Struct
 from setproctitle import setproctitle
 
 from rqscan.broker.payload import RUN_CHUNK, job_id
-from rqscan.fleet import wire
-from rqscan.fleet.wire import Assignment, Outcome, Report
+from rqscan.fleet.stable import wire
+from rqscan.fleet.stable.wire import Assignment, Outcome, Report
 from rqscan.model import Chunk, ChunkRecord, Observation
 from rqscan.process import adopt_orphans, has_children
 from rqscan.scan.execute import Runner

@@ -2,7 +2,7 @@
 
 Nothing here knows Redis: `run_chunk` writes its rows through the outbox, and its result goes to
 the worker as the arguments of the finish script. A plain function of RQ's own API (its name allowed
-by the operator) goes to a horse of the full template, where `rqscan.fleet.horse_rq` is loaded.
+by the operator) goes to a horse of the full template, where `fleet.stable.horse_rq` is loaded.
 """
 
 import os
@@ -20,12 +20,12 @@ from rqscan import clock
 from rqscan.broker.payload import RUN_CHUNK, decode
 from rqscan.config import Settings
 from rqscan.errors import RefusedPayloadError
-from rqscan.fleet import wire
-from rqscan.fleet.outcomes import failure, success
-from rqscan.fleet.rehearsal import rehearse
-from rqscan.fleet.retries import will_retry
-from rqscan.fleet.soft_limit import soft_limit
-from rqscan.fleet.wire import REPORT_S, Assignment, Outcome, Report, Terms
+from rqscan.fleet.stable import wire
+from rqscan.fleet.stable.outcomes import failure, success
+from rqscan.fleet.stable.rehearsal import rehearse
+from rqscan.fleet.stable.retries import will_retry
+from rqscan.fleet.stable.soft_limit import soft_limit
+from rqscan.fleet.stable.wire import REPORT_S, Assignment, Outcome, Report, Terms
 from rqscan.process import adopt_orphans, die_with, has_children
 from rqscan.scan.execute import Attempt, Runner
 from rqscan.scan.kinds import Kind
@@ -34,7 +34,7 @@ __all__ = ["Plain", "main", "prepare"]
 
 
 class Plain(Protocol):
-    """What a horse of the full template can do besides (`rqscan.fleet.horse_rq`)."""
+    """What a horse of the full template can do besides (`rqscan.fleet.stable.horse_rq`)."""
 
     def run(self, assignment: Assignment, began: float) -> Outcome:
         """Run a plain function that began at monotonic time `began`."""

@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 
-from rqscan.fleet.wire import REPORT_S, Assignment, Frames, Terms
+from rqscan.fleet.stable.wire import REPORT_S, Assignment, Frames, Terms
 from rqscan.process import kill_group
 
 __all__ = ["NEWS_S", "Horse"]

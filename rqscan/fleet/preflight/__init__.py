@@ -1,0 +1,1 @@
+"""Preflight: what the doctor asks, and how it judges the answers."""
