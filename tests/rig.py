@@ -53,7 +53,8 @@ class Rig:
         read = "-all,+dac_read_search"
         self._prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         self._prefix += [f"--inh-caps={read}", f"--ambient-caps={read}"]
-        for path in (self.folder, Path(self.env["RQSCAN_HOME"])):
+        home = Path(self.env["RQSCAN_HOME"])
+        for path in (self.folder, home, *home.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
 
     def run(self, *arguments: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess:
