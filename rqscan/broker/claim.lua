@@ -3,11 +3,12 @@
 -- ARGV 1 worker name, 2 epoch, 3 want, 4 registry lease (s), 5 store id, 6 protocol, 7 n,
 --      then n most-running-at-once (0: no limit), n queue names, `want` tokens
 -- Returns {'epoch'}: register again, nothing was taken; or
---         {'ok', {queue number, job id, token, attempt, fields of the job's hash}, ...}.
+--         {'ok', {queue number, job id, token, attempt, fields of the job's hash: of one that is
+--         there twice the later holds}, ...}.
 -- RQ's records of what runs have no time to live: finish, beat and sweep take them out.
 -- A claim that lay in a frozen server's buffer while its worker began anew has an old epoch.
-if redis.call('HGET', KEYS[1], 'rqscan_epoch') ~= ARGV[2]
-  or not is_of_fleet(KEYS[5], ARGV[5], ARGV[6]) then return {'epoch'} end
+local epoch, state = unpack(redis.call('HMGET', KEYS[1], 'rqscan_epoch', 'state'))
+if epoch ~= ARGV[2] or not is_of_fleet(KEYS[5], ARGV[5], ARGV[6]) then return {'epoch'} end
 local want, lease, n = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[7])
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
@@ -15,7 +16,9 @@ local out, got = {'ok'}, 0
 
 local function take(i, id)
   local job = 'rq:job:' .. id
-  local status = redis.call('HGET', job, 'status')
+  local pairs_of_job, known = redis.call('HGETALL', job), {}
+  for k = 1, #pairs_of_job, 2 do known[pairs_of_job[k]] = pairs_of_job[k + 1] end
+  local status = known.status
   if not status or status == 'canceled' or status == 'stopped' or status == 'finished' then
     return
   end
@@ -23,27 +26,32 @@ local function take(i, id)
   local token = ARGV[7 + 2 * n + got]
   local name = ARGV[7 + n + i]
   local pair = id .. ':' .. token
-  local attempt = redis.call('HINCRBY', job, 'rqscan_attempt', 1)
-  redis.call('HSET', job, 'status', 'started', 'started_at', at, 'last_heartbeat', at,
-    'worker_name', ARGV[1], 'rqscan_token', token)
+  local attempt = (tonumber(known.rqscan_attempt) or 0) + 1
+  local changes = {'status', 'started', 'started_at', at, 'last_heartbeat', at,
+    'worker_name', ARGV[1], 'rqscan_token', token, 'rqscan_attempt', attempt}
+  redis.call('HSET', job, unpack(changes))
   redis.call('PERSIST', job)
   redis.call('HSET', 'rq:execution:' .. pair, 'id', token, 'job_id', id, 'created_at', f,
     'last_heartbeat', f, 'worker_name', ARGV[1])
   redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
   redis.call('ZADD', 'rq:wip:' .. name, f + lease, pair)
   redis.call('SADD', KEYS[2], pair)
-  local scan = redis.call('HGET', job, 'rqscan_scan')
-  -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
-  if scan and redis.call('EXISTS', 'rqscan:scan:' .. scan) == 1 then
-    redis.call('HSETNX', 'rqscan:scan:' .. scan, 'started_at', at)
+  if known.rqscan_scan then
+    local progress = 'rqscan:scan:' .. known.rqscan_scan
+    local total, started = unpack(redis.call('HMGET', progress, 'total', 'started_at'))
+    -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
+    if total and not started then redis.call('HSET', progress, 'started_at', at) end
   end
-  out[#out + 1] = {i, id, token, attempt, redis.call('HGETALL', job)}
+  for _, part in ipairs(changes) do pairs_of_job[#pairs_of_job + 1] = tostring(part) end
+  out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 
 local suspended = redis.call('EXISTS', KEYS[3]) == 1
+local any_paused = redis.call('EXISTS', KEYS[4]) == 1
 local function may_run(i)
   local most = tonumber(ARGV[7 + i])
-  return not suspended and redis.call('SISMEMBER', KEYS[4], ARGV[7 + n + i]) == 0
+  return not suspended
+    and not (any_paused and redis.call('SISMEMBER', KEYS[4], ARGV[7 + n + i]) == 1)
     and (most == 0 or redis.call('ZCARD', 'rq:wip:' .. ARGV[7 + n + i]) < most)
 end
 
@@ -59,5 +67,8 @@ for i = 1, n do
   if redis.call('EXISTS', KEYS[5 + i]) == 1 and may_run(i) then ring(KEYS[5 + n + i])
   else redis.call('DEL', KEYS[5 + n + i]) end
 end
-if got > 0 then redis.call('HSET', KEYS[1], 'state', 'busy') end
+if got > 0 and state ~= 'busy' then redis.call('HSET', KEYS[1], 'state', 'busy')
+elseif got == 0 and state == 'busy' and redis.call('SCARD', KEYS[2]) == 0 then
+  redis.call('HSET', KEYS[1], 'state', 'idle')
+end
 return out

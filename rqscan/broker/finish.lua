@@ -16,11 +16,11 @@ redis.call('ZREM', KEYS[3], pair)
 redis.call('DEL', 'rq:execution:' .. pair)
 redis.call('ZREM', 'rq:executions:' .. id, token)
 redis.call('SREM', KEYS[7], pair)
-if redis.call('SCARD', KEYS[7]) == 0 then redis.call('HSET', KEYS[6], 'state', 'idle') end
-local holder = redis.call('HGET', KEYS[1], 'rqscan_token')
-if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+local asks = asks_of(KEYS[1])
+local holder = asks.rqscan_token
+if not holder and redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
 -- A finish that reached a frozen server after our time-out is applied, then sent again.
-if holder == 'done:' .. token then return redis.call('HGET', KEYS[1], 'status') end
+if holder == 'done:' .. token then return asks.status end
 if holder ~= token then
   redis.call('HINCRBY', KEYS[10], 'fenced', 1)
   return 'fenced'
@@ -29,8 +29,13 @@ end
 local s, us = now()
 local at = iso(s, us)
 local delay_s, nfields = tonumber(ARGV[12]), tonumber(ARGV[16])
-redis.call('HSET', KEYS[1], 'rqscan_token', 'done:' .. token, 'last_heartbeat', at)
-if nfields > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, 17, 16 + nfields)) end
+local changes = {'rqscan_token', 'done:' .. token, 'last_heartbeat', at, unpack(ARGV, 17, 16 + nfields)}
+
+local function change(...)
+  for _, part in ipairs({...}) do changes[#changes + 1] = part end
+  redis.call('HSET', KEYS[1], unpack(changes))
+  changes = {}
+end
 
 local function keep_result(ttl)
   if #ARGV == 16 + nfields or ttl == 0 then return end
@@ -40,11 +45,11 @@ end
 
 local function queue_again(push)
   if delay_s > 0 then
-    redis.call('HSET', KEYS[1], 'status', 'scheduled')
+    change('status', 'scheduled')
     redis.call('ZADD', KEYS[11], s + us / 1e6 + delay_s, id)
     return 'scheduled'
   end
-  redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', at)
+  change('status', 'queued', 'enqueued_at', at)
   redis.call(push, KEYS[2], id)
   ring(KEYS[9])
   return 'queued'
@@ -55,6 +60,7 @@ if how == 'failed' then
   local failures = redis.call('HINCRBY', KEYS[1], 'rqscan_failures', 1)
   if failures <= tonumber(ARGV[13]) then how = 'retry' end
 elseif how == 'lost' then
+  change()
   note_loss(KEYS[1], at, redis.call('HGET', KEYS[1], 'rqscan_loss') or '')
   redis.call('HINCRBY', KEYS[10], 'lost', 1)
   if redis.call('HINCRBY', KEYS[1], 'rqscan_lost', 1) >= tonumber(ARGV[8]) then how = 'failed'
@@ -67,9 +73,9 @@ local push = ARGV[15] == '1' and 'LPUSH' or 'RPUSH'
 if how == 'retry' then
   redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)
   redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[6])
-  redis.call('HSET', KEYS[1], 'ended_at', at)
+  change('ended_at', at)
   keep_result(tonumber(ARGV[5]))
-  return with_follow_up(KEYS[1], id, how, s, queue_again(push))
+  return with_follow_up(KEYS[1], id, how, s, queue_again(push), asks)
 end
 if how == 'lost' or how == 'giveback' then
   delay_s = 0
@@ -84,10 +90,13 @@ count(s, ARGV[7] .. ':out')
 if not is_done then count(s, ARGV[7] .. ':failed') end
 if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
 
-end_chunk(KEYS[1], at, is_done and 'done' or 'failed', ARGV[9], ARGV[10])
-
-local answer = with_follow_up(KEYS[1], id, how, s, how)
-redis.call('HSET', KEYS[1], 'status', how, 'ended_at', at)
+local scan = asks.rqscan_scan
+if scan then
+  local ended = is_done and 'done' or 'failed'
+  count_end(scan, number_of(KEYS[1], scan), at, ended, ARGV[9], ARGV[10])
+end
+local answer = with_follow_up(KEYS[1], id, how, s, how, asks)
+change('status', how, 'ended_at', at)
 keep_result(ttl)
 if ttl ~= 0 then
   redis.call('ZADD', is_done and KEYS[4] or KEYS[5], ttl > 0 and s + ttl or '+inf', id)
@@ -96,10 +105,11 @@ local of_dependencies = 'rq:job::' .. id .. ':dependencies'
 if is_done and ARGV[14] == '1' then queue_again(push)
 elseif ttl > 0 then
   local least = answer == how and ttl or math.max(ttl, 60)
-  for _, key in ipairs({KEYS[1], of_dependencies}) do redis.call('EXPIRE', key, least) end
+  redis.call('EXPIRE', KEYS[1], least)
+  if not scan then redis.call('EXPIRE', of_dependencies, least) end
 elseif ttl == 0 and answer ~= how then redis.call('HSET', KEYS[1], 'rqscan_delete', 1)
 elseif ttl == 0 then
-  local group = redis.call('HGET', KEYS[1], 'group_id')
+  local group = asks.group_id
   if group and group ~= '' then redis.call('SREM', 'rq:group:' .. group, id) end
   redis.call('DEL', KEYS[1], KEYS[8], of_dependencies)
 end

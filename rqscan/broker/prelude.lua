@@ -29,8 +29,7 @@ end
 
 local function count(s, field)
   local key = 'rqscan:stat:' .. math.floor(s / 10)
-  redis.call('HINCRBY', key, field, 1)
-  redis.call('EXPIRE', key, 180)
+  if redis.call('HINCRBY', key, field, 1) == 1 then redis.call('EXPIRE', key, 180) end
 end
 
 -- Keep how a job was lost, a line each; the limits of losses keep them few.
@@ -113,15 +112,24 @@ local function unheld(f, lease, lapse)
   return found
 end
 
+-- Read of a job what its end depends on.
+local ASKS = {'rqscan_token', 'status', 'rqscan_scan', 'rate_limit_key', 'webhooks',
+  'stopped_callback_name', 'group_id'}
+local function asks_of(job)
+  local asks = {}
+  for i, value in ipairs(redis.call('HMGET', job, unpack(ASKS))) do asks[ASKS[i]] = value end
+  return asks
+end
+
 -- Put down, with an end, that RQ's rules make something of it; called while the job has the status
 -- that it ran with, but for a retry. Returns `answer`, with the end that is to be followed up if one
--- is. What is to be deleted stays until then.
-local function with_follow_up(job, id, how, s, answer)
-  local asks = redis.call('HMGET', job, 'rate_limit_key', 'webhooks', 'stopped_callback_name', 'status')
-  if how ~= 'retry' and asks[4] == 'canceled' then how = 'canceled' end
-  local has_ended = how ~= 'retry' and (asks[2] or how == 'stopped' and asks[3] and asks[3] ~= ''
+-- is. What is to be deleted stays until then. `asks` is of before the end.
+local function with_follow_up(job, id, how, s, answer, asks)
+  if how ~= 'retry' and asks.status == 'canceled' then how = 'canceled' end
+  local calls_back = how == 'stopped' and (asks.stopped_callback_name or '') ~= ''
+  local has_ended = how ~= 'retry' and (asks.webhooks or calls_back
     or redis.call('EXISTS', job .. ':dependents') == 1)
-  if not asks[1] and not has_ended then return answer end
+  if not asks.rate_limit_key and not has_ended then return answer end
   redis.call('ZADD', 'rqscan:follow_ups', s + 10, how .. ':' .. id)
   return {answer, how}
 end
@@ -147,17 +155,17 @@ end
 -- one ends the scan. True if it was counted now.
 local function count_end(scan, number, at, how, observations, probes)
   local progress = 'rqscan:scan:' .. scan
-  local total = tonumber(redis.call('HGET', progress, 'total') or 'none')
-  if not total or not number or number >= total then return false end
-  if redis.call('SETBIT', progress .. ':ended', number, 1) == 1 then return false end
-  redis.call('HINCRBY', progress, how, 1)
-  redis.call('HINCRBY', progress, 'observations', observations)
-  redis.call('HINCRBY', progress, 'probes', probes)
-  local ended = 0
-  for _, count in ipairs(redis.call('HMGET', progress, 'done', 'failed', 'cancelled')) do
-    ended = ended + tonumber(count or '0')
+  local names, counts = {'total', 'done', 'failed', 'cancelled', 'observations', 'probes'}, {}
+  for i, value in ipairs(redis.call('HMGET', progress, unpack(names))) do
+    if value then counts[names[i]] = tonumber(value) end
   end
-  if ended >= total then
+  if not counts.total or not number or number >= counts.total then return false end
+  if redis.call('SETBIT', progress .. ':ended', number, 1) == 1 then return false end
+  counts[how] = (counts[how] or 0) + 1
+  redis.call('HSET', progress, how, counts[how],
+    'observations', string.format('%d', (counts.observations or 0) + observations),
+    'probes', string.format('%d', (counts.probes or 0) + probes))
+  if (counts.done or 0) + (counts.failed or 0) + (counts.cancelled or 0) >= counts.total then
     redis.call('HSET', progress, 'finished_at', at)
     for _, of in ipairs({'', ':ended', ':generations'}) do redis.call('EXPIRE', progress .. of, 86400) end
     redis.call('ZREM', 'rqscan:scans', scan)
@@ -178,7 +186,7 @@ local function give_up(job, id, queue, losses, worker, s, at, given_up)
   for _, part in ipairs({id, attempt, why}) do given_up[#given_up + 1] = part end
   count(s, queue .. ':failed')
   end_chunk(job, at, 'failed', 0, 0)
-  local answer = with_follow_up(job, id, 'failed', s, 'failed')
+  local answer = with_follow_up(job, id, 'failed', s, 'failed', asks_of(job))
   redis.call('HSET', job, 'status', 'failed', 'ended_at', at, 'exc_info', 'FailedError: ' .. why)
   if ttl ~= 0 then redis.call('ZADD', 'rq:failed:' .. queue, ttl > 0 and s + ttl or '+inf', id) end
   if ttl > 0 then redis.call('EXPIRE', job, math.max(ttl, 60))

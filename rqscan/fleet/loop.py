@@ -4,7 +4,7 @@ What a job goes through: `Claims.claim` → `Attempts.start` → `Stable.run` �
 `Attempts._on_end` → `Ledger.send`. No database, DNS or disk work is done here: horses and errands,
 which are other processes, do it.
 
-One turn: links that are due · beat, sweep · limits · ends, and a claim if a horse is free · write ·
+One turn: what is due (links, beat, sweep, limits) · ends, and a claim if a horse is free · write ·
 ask for one spare horse · wait until something happens.
 """
 
@@ -42,6 +42,9 @@ from rqscan.states import WorkerState
 
 __all__ = ["Loop"]
 
+HOUSE_S = 0.02
+"""Least pause between two looks at all deadlines, however much there is to do meanwhile."""
+
 LAST_WORD_S = 3.0
 """For Redis to take what was given back, once jobs are stopped; the rest is kept on disk."""
 
@@ -78,6 +81,7 @@ class Loop:
         self._describe_to_rq = describe
         self._boot = secrets.token_hex(4)
         self._signals, self._stop_deadline = 0, float("inf")
+        self._kept_at = self._house_at = 0.0  # monotonic: of the last look at deadlines, the next
         self._last_word = float("inf")  # monotonic: when Redis need not have taken everything
         self._selector = selectors.DefaultSelector()
         mine = {queue: settings.queues.get(queue) or QueueSettings() for queue in queues}
@@ -135,6 +139,24 @@ class Loop:
         return bool(ledger.done + ledger.failed)
 
     def _turn(self) -> None:
+        if time.monotonic() >= self._house_at:
+            self._keep_house()
+        if self._registration.is_current:
+            if self._ledger.send(self._command):
+                self._claims.is_wanted = True
+            self._claims.claim(self._command, self._bell, self._attempts.free)
+        self._command.flush()
+        self._bell.flush()
+        wants_more = self._attempts.ask()
+        if self._command.is_waiting:  # an answer that stays out must be missed
+            self._house_at = min(self._house_at, self._kept_at + HOUSE_S)
+        timeout = 0.0 if wants_more else max(0.0, self._house_at - time.monotonic())
+        for key, events in self._selector.select(timeout):
+            key.data(events)
+            # Whatever has come may have made something due.
+            self._house_at = min(self._house_at, self._kept_at + HOUSE_S)
+
+    def _keep_house(self) -> None:
         self._command.check()
         self._errands.check()
         self._unrecorded.check()
@@ -152,16 +174,7 @@ class Loop:
         if self._is_giving_back:
             self._attempts.give_back()
             self._last_word = min(self._last_word, time.monotonic() + LAST_WORD_S)
-        if self._registration.is_current:
-            if self._ledger.send(self._command):
-                self._claims.is_wanted = True
-            self._claims.claim(self._command, self._bell, self._attempts.free)
-        self._command.flush()
-        self._bell.flush()
-        wants_more = self._attempts.ask()
-        timeout = 0.0 if wants_more else max(0.0, self._deadline() - time.monotonic())
-        for key, events in self._selector.select(timeout):
-            key.data(events)
+        self._kept_at, self._house_at = time.monotonic(), self._deadline()
 
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self._settings.worker.heartbeat_s
