@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from rqscan import clock
-from rqscan.broker.connect import connect, revive
+from rqscan.broker import keys
+from rqscan.broker.connect import connect, outage, revive
 from rqscan.cli import repository, settings, tell_former_store
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
@@ -102,6 +103,9 @@ def _connect(found: Settings, *, is_needed: bool) -> redis.Redis | None:
 
 
 def _submit(plan: Plan, found: Settings, client: redis.Redis, *, is_needed: bool) -> None:
+    if is_needed:  # one that may be read only is told before anything is planned
+        with outage():
+            client.sadd(keys.QUEUES, keys.queue(plan.scan.queue))
     try:
         former = submit(plan, settings=found, client=client).former_store
     except RedisUnavailable as e:  # the plan is written before Redis is told

@@ -110,6 +110,17 @@ def test_redis_that_wants_a_password_is_told(rig, redis_server):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_scan_that_redis_does_not_take_is_not_planned(rig, redis_server):
+    with redis_server.client() as client:
+        client.config_set("min-replicas-to-write", 1)
+    check(rig.run("scan", "127.0.0.1", "-p", "1"), 3, "NOREPLICAS")
+    assert rig.json("scans") == []
+    done = rig.run("scan", "127.0.0.1", "-p", "1", "--no-wait")
+    assert done.returncode == 0
+    assert "starts when Redis is back" in done.stderr
+    assert len(rig.json("scans")) == 1
+
+
 def test_a_database_that_is_none_is_told(rig):
     garbage = rig.folder / "garbage.db"
     garbage.write_bytes(os.urandom(4096))
