@@ -117,7 +117,8 @@ def test_a_job_ends_at_its_hard_limit_and_the_next_one_runs(rig, client, kind, t
 
 def test_jobs_claimed_for_horses_that_are_never_born_run_elsewhere(rig, client, freeze):
     worker = rig.worker("default", "--concurrency", "1")
-    wait_for(lambda: horses_of(worker), 30)
+    submit(rig, client, "modules")
+    worker.wait_for_event("job_finished")  # so that the template is known to be up
     (template,) = freeze(worker, 1)
     jobs = [submit(rig, client, "modules") for _ in range(3)]  # more than there are spare horses
     for job in jobs:
