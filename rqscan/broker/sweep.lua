@@ -1,6 +1,5 @@
 -- Rescue the jobs of workers that are gone: each goes back to the front of its queue.
--- KEYS 1 sweeper, 2 holders, 3 grace, 4 counters, 5 set of workers, 6 served, 7 paused, 8 suspended,
---      9 last beat
+-- KEYS 1 sweeper, 2 holders, 3 grace, 4 set of workers, 5 served, 6 paused, 7 suspended, 8 last beat
 -- ARGV 1 name, 2 sweeper's lease (ms), 3 suspect after (s), 4 lost after (s), 5 most losses of a
 --      job by deaths of workers and hosts, 6 registry lease (s), 7 gap (s) of an outage, 8.. workers whose
 --      connection is gone
@@ -11,11 +10,11 @@
 if not holds(KEYS[1], ARGV[1], ARGV[2]) then return {'deposed'} end
 local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
-tend(KEYS[6], KEYS[7], KEYS[8], s, f, at)
+tend(KEYS[5], KEYS[6], KEYS[7], s, f, at)
 local out = {'ok', 0, {}}
 if redis.call('EXISTS', KEYS[3]) == 1 then return out end
 -- The sweeper beats as well: if even its own beats are refused, as without memory, nobody is dead.
-if f - tonumber(redis.call('GET', KEYS[9]) or '0') > tonumber(ARGV[7]) then return out end
+if f - tonumber(redis.call('GET', KEYS[8]) or '0') > tonumber(ARGV[7]) then return out end
 local gone, most = {}, tonumber(ARGV[5])
 for i = 8, #ARGV do gone[ARGV[i]] = true end
 
@@ -26,7 +25,7 @@ local function rescue(worker)
   for queue in string.gmatch(redis.call('HGET', hash, 'queues') or '', '[^,]+') do
     redis.call('SREM', 'rq:workers:' .. queue, hash)
   end
-  redis.call('SREM', KEYS[5], hash)
+  redis.call('SREM', KEYS[4], hash)
   redis.call('DEL', executions, hash)
   redis.call('ZREM', KEYS[2], worker)
   out[2] = out[2] + 1

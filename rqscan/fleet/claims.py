@@ -21,7 +21,7 @@ from rqscan.fleet.stable.wire import Assignment
 __all__ = ["BELL_S", "Claims"]
 
 BELL_S = 120
-"""Longest block on the bells: what keeps a connection in use, and tells in time that it is gone."""
+"""Longest block on the bells; that a connection is gone is told by the one that beats."""
 
 YEARS_S = 1_000_000_000
 """Longest time that a job's hash may ask for: more overflows somewhere."""

@@ -78,7 +78,7 @@ class Rescue:
         self._is_sweeping = True
         self._next_sweep = time.monotonic() + SWEEP_S
         gone, self._gone = self._gone, []
-        own = [keys.SWEEPER, keys.HOLDERS, keys.GRACE, keys.COUNTERS, keys.WORKERS]
+        own = [keys.SWEEPER, keys.HOLDERS, keys.GRACE, keys.WORKERS]
         own += [keys.SERVED, keys.PAUSED, keys.SUSPENDED, keys.LAST_BEAT]
         suspect_s = self._settings.heartbeat_s + OVERDUE_S
         link.send(
