@@ -17,8 +17,8 @@ import hiredis
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import QueueSettings
 from rqscan.model import Chunk
+from rqscan.settings import QueueSettings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from rqscan.config import RedisSettings, Settings
+from rqscan.settings import RedisSettings, Settings
 from tests.rig import Rig
 from tests.servers import MariaDB, RedisServer, missing, missing_right
 

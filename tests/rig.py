@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rqscan.config import Settings
+from rqscan.settings import Settings
 from tests.servers import wait_for
 
 __all__ = ["Rig", "listeners"]

@@ -17,8 +17,8 @@ from redis.retry import Retry
 
 from rqscan import clock
 from rqscan.broker import embedded
-from rqscan.config import Settings, mask_url
 from rqscan.errors import ConfigError, RedisUnavailable, RqscanError
+from rqscan.settings import Settings, mask_url
 
 __all__ = ["KEEPALIVE", "connect", "impatient", "later", "outage", "revive", "url_of"]
 

@@ -8,8 +8,8 @@ from rq.job import Job
 from rq.serializers import resolve_serializer
 
 from rqscan.broker.payload import RUN_CHUNK, JsonSerializer, check_name, job_id, read
-from rqscan.config import QueueSettings
 from rqscan.model import Chunk
+from rqscan.settings import QueueSettings
 
 __all__ = ["ScanJob", "chunk_fields"]
 

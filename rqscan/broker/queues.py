@@ -12,9 +12,9 @@ from rqscan.batches import batches
 from rqscan.broker import keys, scripts
 from rqscan.broker.jobs import ScanJob, chunk_fields
 from rqscan.broker.payload import JsonSerializer, job_id
-from rqscan.config import QueueSettings, Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk
+from rqscan.settings import QueueSettings, Settings
 
 __all__ = ["ScanQueue", "declared", "ring"]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rqscan.config import Settings
+    from rqscan.settings import Settings
     from rqscan.store.repository import Repository
 
 __all__ = ["main", "repository", "settings", "start_log", "tell_former_store"]

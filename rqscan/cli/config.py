@@ -9,7 +9,7 @@ from msgspec import to_builtins
 from rqscan.cli import settings
 from rqscan.cli.group import json_option
 from rqscan.cli.show import print_json_array, print_table
-from rqscan.config import mask_url
+from rqscan.settings import mask_url
 
 __all__ = ["config"]
 

@@ -16,8 +16,8 @@ from rqscan.errors import UsageError
 if TYPE_CHECKING:
     import redis
 
-    from rqscan.config import Settings
     from rqscan.monitor.records import Failure
+    from rqscan.settings import Settings
 
 __all__ = ["failed"]
 

@@ -9,6 +9,7 @@ from rqscan.cli import settings
 from rqscan.cli.group import json_option
 from rqscan.cli.show import print_json_array, print_table
 from rqscan.scan.kinds import load_kinds
+from rqscan.scan.plugins import plugins
 
 __all__ = ["kinds"]
 
@@ -28,7 +29,7 @@ def kinds(as_json: bool) -> None:
             "retries": kind.retries,
             "parameters": _parameters(kind.params),
         }
-        for name, kind in load_kinds(settings().jobs.path).items()
+        for name, kind in load_kinds(settings().jobs.path, plugins()).items()
     ]
     if as_json:
         print_json_array(found)

@@ -15,7 +15,7 @@ from rqscan.errors import UsageError
 if TYPE_CHECKING:
     import redis
 
-    from rqscan.config import Settings
+    from rqscan.settings import Settings
 
 __all__ = ["check_queue", "known_queues", "queue"]
 

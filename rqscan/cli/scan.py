@@ -17,15 +17,16 @@ from rqscan.cli import repository, settings, tell_former_store
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
-from rqscan.config import Settings
 from rqscan.errors import RedisUnavailable, UsageError
 from rqscan.fleet.presence import is_listening
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import Plan, make_plan
+from rqscan.scan.plugins import plugins
 from rqscan.scan.progress import read_progress
 from rqscan.scan.submit import submit, write_plan
 from rqscan.scan.targets import read_targets
+from rqscan.settings import Settings
 from rqscan.states import ScanState
 
 POLL_S = 0.1
@@ -66,7 +67,7 @@ def scan(
 ) -> int:
     """Scan each TARGET: an address, CIDR, range (10.0.0.5-20), host name, or - for stdin."""
     found = settings()
-    load_kinds(found.jobs.path)
+    load_kinds(found.jobs.path, plugins())
     plan = make_plan(settings=found, targets=_read(targets, targets_file), **asked)
     if plan.left_out:
         click.echo(f"{plan.left_out} targets out of scope were left out", err=True)

@@ -11,9 +11,9 @@ from rqscan.cli import settings
 from rqscan.cli.group import json_option
 
 if TYPE_CHECKING:
-    from rqscan.config import Settings
     from rqscan.monitor.app import Look
     from rqscan.monitor.records import Snapshot
+    from rqscan.settings import Settings
 
 __all__ = ["top", "watch"]
 

@@ -17,10 +17,10 @@ from rqscan.broker.connect import connect
 from rqscan.cli import settings
 from rqscan.cli.scan import scan
 from rqscan.cli.top import top
-from rqscan.config import Settings
 from rqscan.errors import FailedError, HomeUnavailable
 from rqscan.fleet.presence import is_listening
 from rqscan.process import die_with
+from rqscan.settings import Settings
 
 START_S = 30.0
 

@@ -13,7 +13,8 @@ from rqscan.cli.group import Seconds, log_options
 from rqscan.errors import UsageError
 from rqscan.fleet.outage import wait_for_redis
 from rqscan.fleet.worker import ScanWorker
-from rqscan.scan.execute import Runner
+from rqscan.scan.plugins import plugins
+from rqscan.scan.runner import Runner
 
 NAME = r"[A-Za-z0-9.:@_-]{1,100}"
 
@@ -49,7 +50,7 @@ def worker(
         raise UsageError(f"worker name {name!r} is not 1 to 100 letters, digits and . : @ _ or -")
     if max_jobs_per_horse is not None:
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
-    Runner(found)  # a kind or a scope that can't be loaded is told here, in one sentence
+    Runner(found, plugins())  # a kind or a scope that can't be loaded is told here, in one sentence
     ScanJob.allow_functions = frozenset(found.worker.allow_functions)
     start_log(found, log_level, as_json=log_json)
     client = wait_for_redis(found)

@@ -18,7 +18,6 @@ from functools import partial
 
 from msgspec import structs
 
-from rqscan.config import Settings
 from rqscan.errors import FailedError
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.presence import JobReport
@@ -28,6 +27,7 @@ from rqscan.fleet.stable.horses import GIVEN_BACK, Stable
 from rqscan.fleet.stable.stacks import Stacks
 from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.logs import Event, log
+from rqscan.settings import Settings
 
 __all__ = ["Attempts"]
 

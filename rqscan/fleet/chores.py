@@ -22,11 +22,11 @@ from typing import Any
 import msgspec
 
 from rqscan.broker.connect import connect
-from rqscan.config import Settings
 from rqscan.errors import RqscanError
 from rqscan.model import ChunkRecord
 from rqscan.process import die_with
 from rqscan.scan import compare
+from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Outbox

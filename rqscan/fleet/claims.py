@@ -13,10 +13,10 @@ from rq.defaults import CALLBACK_TIMEOUT
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
-from rqscan.config import QueueSettings
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import REGISTRY_LEASE_S
 from rqscan.fleet.stable.wire import Assignment
+from rqscan.settings import QueueSettings
 
 __all__ = ["BELL_S", "Claims"]
 

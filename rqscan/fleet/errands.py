@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from rqscan.config import Settings
 from rqscan.logs import Event, log
 from rqscan.process import kill_group
+from rqscan.settings import Settings
 
 __all__ = ["Errands"]
 

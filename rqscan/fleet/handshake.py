@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rqscan.broker.payload import PROTOCOL
-from rqscan.config import Settings
 from rqscan.logs import Event, log
+from rqscan.settings import Settings
 
 __all__ = ["Handshake"]
 

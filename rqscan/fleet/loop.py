@@ -21,7 +21,6 @@ from msgspec.structs import replace
 from rqscan.broker.connect import revive, url_of
 from rqscan.broker.link import Link
 from rqscan.broker.scripts import SCRIPTS
-from rqscan.config import QueueSettings, Settings
 from rqscan.errors import FailedError
 from rqscan.fleet import presence
 from rqscan.fleet.attempts import Attempts
@@ -38,6 +37,7 @@ from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
 from rqscan.fleet.unrecorded import Unrecorded
 from rqscan.logs import Event, log
+from rqscan.settings import QueueSettings, Settings
 from rqscan.states import WorkerState
 
 __all__ = ["Loop"]

@@ -7,10 +7,10 @@ import redis
 from msgspec.structs import replace
 
 from rqscan.broker.connect import connect
-from rqscan.config import Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
+from rqscan.settings import Settings
 
 __all__ = ["Outage", "wait_for_redis"]
 

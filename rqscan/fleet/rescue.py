@@ -14,9 +14,9 @@ import redis
 from rqscan.broker import keys, scripts
 from rqscan.broker.link import LOST, Link
 from rqscan.broker.payload import chunk_of
-from rqscan.config import WorkerSettings
 from rqscan.fleet.outage import Outage
 from rqscan.logs import Event, log
+from rqscan.settings import WorkerSettings
 
 __all__ = ["OUTAGE_S", "REGISTRY_LEASE_S", "SWEEPER_MS", "Rescue"]
 

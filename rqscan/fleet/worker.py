@@ -12,9 +12,9 @@ from rqscan import clock, config
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import Settings
 from rqscan.fleet import presence
 from rqscan.fleet.loop import Loop
+from rqscan.settings import Settings
 
 __all__ = ["ScanWorker"]
 

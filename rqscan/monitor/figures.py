@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from rqscan.config import WorkerSettings
 from rqscan.fleet.presence import JobReport, Presence
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Moment, Queue, Task, Worker
+from rqscan.settings import WorkerSettings
 from rqscan.states import WorkerState
 
 __all__ = [

@@ -18,12 +18,12 @@ from redis.client import NEVER_DECODE
 
 from rqscan.broker import keys
 from rqscan.broker.connect import impatient, outage
-from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.monitor import figures
 from rqscan.monitor.figures import read
 from rqscan.monitor.records import Schedule, Server, Snapshot
 from rqscan.monitor.trouble import away, find
+from rqscan.settings import QueueSettings, Settings
 
 __all__ = ["reader", "take"]
 

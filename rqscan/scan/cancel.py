@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
-from rqscan.config import Settings
 from rqscan.errors import RedisUnavailable
+from rqscan.settings import Settings
 from rqscan.states import ChunkState, ScanState
 from rqscan.store.chunks import Chunks
 from rqscan.store.migrate import open_current

@@ -21,11 +21,11 @@ from rqscan.broker import keys
 from rqscan.broker.connect import outage
 from rqscan.broker.payload import job_id
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import Settings
 from rqscan.errors import FailedError, UsageError
 from rqscan.model import ChunkRecord, Scan
 from rqscan.probe.order import Permutation
 from rqscan.scan.plan import plan_of, queue_settings
+from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.chunks import Chunks, PlannedChunk
 from rqscan.store.database import Database

@@ -5,12 +5,11 @@ a module of the jobs folder, or in a package with the entry-point group ``rqscan
 """
 
 import difflib
-import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules, resolve_name
 from typing import Any, TypeVar
 
 import msgspec
@@ -97,8 +96,8 @@ def kind(
     return register
 
 
-def load_kinds(jobs_path: str | None) -> dict[str, Kind]:
-    """Import every module of the jobs folder and every ``rqscan.jobs`` entry point.
+def load_kinds(jobs_path: str | None, plugins: Iterable[str] = ()) -> dict[str, Kind]:
+    """Import every module of the jobs folder, and what `rqscan.scan.plugins` has found.
 
     No path means the folder ``jobs`` beside the rqscan package, if there is one.
 
@@ -115,12 +114,12 @@ def load_kinds(jobs_path: str | None) -> dict[str, Kind]:
             raise ConfigError(
                 f"jobs.path: {str(folder)!r} is hidden by {package.__path__[0]!r}; rename it"
             )
-        for module in pkgutil.iter_modules([str(folder)], f"{folder.name}."):
+        for module in iter_modules([str(folder)], f"{folder.name}."):
             _load(f"kind module {module.name}", import_module, module.name)
     elif jobs_path:
         raise ConfigError(f"jobs.path: {jobs_path!r} is no folder; give the folder of scan kinds")
-    for entry in entry_points(group="rqscan.jobs"):
-        _load(f"entry point {entry.name!r} ({entry.value})", entry.load)
+    for plugin in plugins:
+        _load(f"plug-in {plugin!r}", resolve_name, plugin)
     return dict(_kinds)
 
 

@@ -16,7 +16,6 @@ from msgspec import Struct, structs
 
 from rqscan import clock
 from rqscan.broker.queues import declared
-from rqscan.config import QueueSettings, Settings
 from rqscan.errors import UsageError
 from rqscan.model import Chunk, Scan
 from rqscan.probe.order import Permutation
@@ -24,6 +23,7 @@ from rqscan.probe.timing import ANSWERED_S, MAX_WINDOW
 from rqscan.scan.kinds import check_params, get_kind
 from rqscan.scan.scope import Scope, resolve
 from rqscan.scan.targets import Targets, parse_targets
+from rqscan.settings import QueueSettings, Settings
 
 __all__ = ["Plan", "check_asked", "make_plan", "plan_of", "queue_settings"]
 

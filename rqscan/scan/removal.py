@@ -15,9 +15,9 @@ from rqscan.broker import chunks as jobs
 from rqscan.broker import failed, keys
 from rqscan.broker.connect import outage
 from rqscan.broker.payload import job_id
-from rqscan.config import Settings
 from rqscan.errors import ConfigError, UsageError
 from rqscan.model import Scan
+from rqscan.settings import Settings
 from rqscan.store.chunks import Chunks
 from rqscan.store.database import Database
 from rqscan.store.migrate import open_current

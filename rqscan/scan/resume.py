@@ -4,9 +4,9 @@ import redis
 
 from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
-from rqscan.config import Settings
 from rqscan.model import Scan
 from rqscan.scan.compare import Compared, Comparison
+from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.chunks import Chunks
 from rqscan.store.migrate import open_current

@@ -12,9 +12,9 @@ from rqscan.batches import batches
 from rqscan.broker import chunks as jobs
 from rqscan.broker.connect import outage
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import Settings
 from rqscan.scan.compare import Comparison
 from rqscan.scan.plan import Plan, queue_settings
+from rqscan.settings import Settings
 from rqscan.store.chunks import BATCH, Chunks
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository

@@ -16,10 +16,11 @@ from cronsim import CronSim, CronSimError
 from msgspec import Meta, Struct, field, structs
 
 from rqscan.broker.queues import declared
-from rqscan.config import Settings
 from rqscan.errors import UsageError
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import check_asked
+from rqscan.scan.plugins import plugins
+from rqscan.settings import Settings
 
 __all__ = ["Entry", "ScanRequest", "read_entries", "to_utc"]
 
@@ -60,7 +61,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 def read_entries(settings: Settings) -> list[Entry]:
     """Check each table of the schedule; one entry a table, in the file's order."""
-    load_kinds(settings.jobs.path)
+    load_kinds(settings.jobs.path, plugins())
     entries: dict[str, Entry] = {}
     for number, table in enumerate(settings.schedule, 1):
         name: Any = table.get("name")

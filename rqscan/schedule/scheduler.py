@@ -24,7 +24,6 @@ from rqscan.broker import keys
 from rqscan.broker.connect import impatient, revive
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import Settings
 from rqscan.errors import (
     RedisUnavailable,
     RefusedError,
@@ -43,6 +42,7 @@ from rqscan.schedule import table
 from rqscan.schedule.calendar import latest_due, next_due, run_id
 from rqscan.schedule.entries import Entry, read_entries
 from rqscan.schedule.lease import Lease
+from rqscan.settings import Settings
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 

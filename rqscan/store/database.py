@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.resources import files
 from typing import Any, Self
 
-import aiosql
-
-from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
-from rqscan.store.dialects import Dialect, dialect_of
+from rqscan.settings import Settings
+from rqscan.store.dialect import Dialect
+from rqscan.store.dialects import dialect_of
+from rqscan.store.queries import load
 
 __all__ = ["Database"]
 
@@ -23,7 +21,7 @@ class Database:
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self.queries = _queries(dialect.sql, dialect.driver)
+        self.queries: Any = load(dialect.sql, dialect.placeholder)
         self._connection: Any = None
         self._is_busy = False
 
@@ -107,10 +105,3 @@ class Database:
                 self._connection.rollback()
         except self.dialect.error:
             self.close()
-
-
-@cache
-def _queries(sql: str, driver: str) -> Any:
-    texts = (files("rqscan.store") / "sql" / name for name in ("queries.sql", f"{sql}.sql"))
-    text = "\n".join(file.read_text("utf-8") for file in texts)
-    return aiosql.from_str(text, driver, kwargs_only=False)

@@ -9,8 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 from rqscan import clock
-from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
+from rqscan.settings import Settings
 from rqscan.store.database import Database
 
 __all__ = ["apply", "current", "open_current", "pending"]

@@ -1,10 +1,12 @@
 """The one write path of chunk records: from a work-horse into the store."""
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from rqscan.config import Settings
 from rqscan.errors import StoreUnavailable
 from rqscan.model import ChunkRecord
+from rqscan.settings import Settings
 from rqscan.store.database import Database
 from rqscan.store.dialects import dialect_of
 from rqscan.store.repository import Repository
@@ -12,6 +14,10 @@ from rqscan.store.repository import Repository
 __all__ = ["Outbox"]
 
 RETRY_S = 5.0
+PAUSES_S = 0.05, 1.0
+"""The first pause between two tries, which doubles, and the longest."""
+
+T = TypeVar("T")
 
 
 class Outbox:
@@ -32,7 +38,7 @@ class Outbox:
             StoreUnavailable: the database stayed away; nothing was written that replaying it
                 would not write again.
         """
-        return _again()(Repository(self._database).record, record)
+        return _again(Repository(self._database).record, record)
 
     def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
         """Give observations and probes of a refused record's chunk if another has finished it.
@@ -40,17 +46,21 @@ class Outbox:
         Raises:
             StoreUnavailable: the database stayed away.
         """
-        return _again()(Repository(self._database).finished, record)
+        return _again(Repository(self._database).finished, record)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         self._database.close()
 
 
-def _again() -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        stop=stop_after_delay(RETRY_S),
-        wait=wait_random_exponential(multiplier=0.05, max=1),
-        reraise=True,
-    )
+def _again(do: Callable[[ChunkRecord], T], record: ChunkRecord) -> T:
+    late = time.monotonic() + RETRY_S
+    pause_s, longest_s = PAUSES_S
+    while True:
+        try:
+            return do(record)
+        except StoreUnavailable:
+            if time.monotonic() > late:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, longest_s)

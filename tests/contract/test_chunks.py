@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from rqscan import clock
-from rqscan.config import DatabaseSettings, Settings
+from rqscan.settings import DatabaseSettings, Settings
 from rqscan.states import ChunkState, ScanState
 from rqscan.store.chunks import BATCH, Chunks
 from rqscan.store.migrate import open_current

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pymysql
 import pytest
 
-from rqscan.config import DatabaseSettings, Settings
 from rqscan.errors import ConfigError, HomeUnavailable, StoreUnavailable, UsageError
 from rqscan.model import COVERAGE, ChunkRecord, Counts, Observation, Scan
+from rqscan.settings import DatabaseSettings, Settings
 from rqscan.states import ChunkState, ScanState
 from rqscan.store import migrate
 from rqscan.store.chunks import Chunks
@@ -571,7 +571,7 @@ def test_fresh_store_is_migrated_once_and_keeps_its_id(settings):
 
 def test_many_processes_migrate_at_once(settings):
     code = (
-        "import sys; from rqscan.config import Settings, DatabaseSettings\n"
+        "import sys; from rqscan.settings import Settings, DatabaseSettings\n"
         "from rqscan.store.migrate import open_current\n"
         "from rqscan.store.repository import Repository\n"
         "sys.stdin.readline()\n"

@@ -6,7 +6,7 @@ import signal
 import psutil
 import pytest
 
-from rqscan.config import Settings
+from rqscan.settings import Settings
 from tests.rig import Rig, listeners
 from tests.servers import wait_for
 

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import RedisSettings
+from rqscan.settings import RedisSettings
 from tests.rig import Rig
 from tests.servers import wait_for
 

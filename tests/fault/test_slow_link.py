@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import RedisSettings
+from rqscan.settings import RedisSettings
 from tests.proxy import SlowLink
 from tests.rig import Rig
 from tests.servers import RedisServer, wait_for

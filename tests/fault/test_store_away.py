@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from rq.job import Job
 
 from rqscan.broker import keys
-from rqscan.config import DatabaseSettings
+from rqscan.settings import DatabaseSettings
 from tests.rig import Rig
 from tests.servers import wait_for
 

@@ -15,12 +15,12 @@ import pytest
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.payload import RUN_CHUNK
-from rqscan.config import JobsSettings
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.stable.handle import NEWS_S
 from rqscan.fleet.stable.wire import Assignment
+from rqscan.settings import JobsSettings
 from tests.rig import ROOT
 from tests.servers import wait_for
 

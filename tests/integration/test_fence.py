@@ -5,14 +5,14 @@ import pytest
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import QueueSettings
 from rqscan.errors import FencedError, RefusedPayloadError
 from rqscan.model import Counts
 from rqscan.scan.cancel import cancel
 from rqscan.scan.compare import compare
-from rqscan.scan.execute import Attempt, Runner
 from rqscan.scan.progress import read_progress
+from rqscan.scan.runner import Attempt, Runner
 from rqscan.scan.submit import submit
+from rqscan.settings import QueueSettings
 from rqscan.states import ScanState
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository

@@ -15,11 +15,11 @@ from rqscan.broker import keys
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.payload import JsonSerializer, job_id
 from rqscan.broker.queues import ScanQueue, declared
-from rqscan.config import QueueSettings
 from rqscan.errors import RefusedPayloadError, UsageError
 from rqscan.fleet.stable import outcomes
 from rqscan.fleet.stable.wire import Assignment
 from rqscan.model import Chunk
+from rqscan.settings import QueueSettings
 
 
 @pytest.fixture

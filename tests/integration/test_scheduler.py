@@ -19,12 +19,12 @@ from msgspec.structs import replace
 from rqscan.broker import keys
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import Settings
 from rqscan.errors import OutOfScopeError, StoreUnavailable
 from rqscan.scan.progress import read_progress
 from rqscan.schedule.calendar import next_due, run_id
 from rqscan.schedule.entries import Entry
 from rqscan.schedule.scheduler import ScanScheduler
+from rqscan.settings import Settings
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 from tests.servers import wait_for
@@ -34,7 +34,7 @@ SCAN = {"targets": ["127.0.0.1"], "ports": "80"}
 CHILD = """
 import sys, msgspec, redis
 from rqscan import logs
-from rqscan.config import Settings
+from rqscan.settings import Settings
 from rqscan.schedule.scheduler import ScanScheduler
 settings = msgspec.json.decode(sys.argv[1], type=Settings)
 client = redis.Redis.from_url(settings.redis.url)

@@ -10,7 +10,7 @@ import pymysql
 import pytest
 import redis
 
-from rqscan.config import Settings
+from rqscan.settings import Settings
 from tests.servers import MariaDB, RedisServer, missing, redis_binaries, wait_for
 
 

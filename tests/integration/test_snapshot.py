@@ -18,12 +18,12 @@ from redis.connection import UnixDomainSocketConnection
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import QueueSettings, Settings
 from rqscan.errors import RedisUnavailable
 from rqscan.fleet.presence import JobReport
 from rqscan.model import Chunk
 from rqscan.monitor import snapshot
 from rqscan.monitor.fit import fit
+from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
 

@@ -17,8 +17,8 @@ import pytest
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.config import QueueSettings, Settings
 from rqscan.model import Chunk
+from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
 

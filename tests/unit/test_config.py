@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from rqscan.config import DatabaseSettings, RedisSettings, load, mask_url
+from rqscan.config import load
 from rqscan.errors import ConfigError
+from rqscan.settings import DatabaseSettings, RedisSettings, mask_url
 
 NUMBER = "with type number, minimum 0, maximum 1000000000.0"
 BEAT = "with type number, minimum 0.01, maximum 30"

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rqscan.config import Settings
 from rqscan.schedule.entries import ScanRequest, read_entries
+from rqscan.settings import Settings
 
 SCAN = {"targets": ["127.0.0.1"]}
 GOOD = {"name": "good", "every_s": 60, "scan": SCAN}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from rqscan import config
+from rqscan import config, settings
 
 EXAMPLE = Path(__file__).parents[2] / "rqscan.example.toml"
 
@@ -14,8 +14,8 @@ EXAMPLE = Path(__file__).parents[2] / "rqscan.example.toml"
 def uncommented():
     """Give the example with its settings in force; the endpoints have no default to show."""
     lines = EXAMPLE.read_text().splitlines()
-    settings = [re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", line) for line in lines]
-    return "\n".join(line for line in settings if not re.match(r"(url|path|home) = ", line))
+    shown = [re.sub(r"^# (?=[a-z_]+ = |\[\[)", "", line) for line in lines]
+    return "\n".join(line for line in shown if not re.match(r"(url|path|home) = ", line))
 
 
 def test_every_setting_is_shown_with_its_default(tmp_path):
@@ -25,7 +25,9 @@ def test_every_setting_is_shown_with_its_default(tmp_path):
     for section in ("redis", "database", "scope", "worker", "jobs", "spool", "idle", "queues"):
         assert getattr(found, section) == getattr(default, section), section
     table = tomllib.loads(uncommented())
-    for name, struct in (("worker", config.WorkerSettings), ("spool", config.SpoolSettings)):
+    for name, struct in (("worker", settings.WorkerSettings), ("spool", settings.SpoolSettings)):
         assert set(table[name]) == {f.name for f in structs.fields(struct)}
-    assert set(table["queues"]["wakaka"]) == {f.name for f in structs.fields(config.QueueSettings)}
+    assert set(table["queues"]["wakaka"]) == {
+        f.name for f in structs.fields(settings.QueueSettings)
+    }
     assert found.schedule

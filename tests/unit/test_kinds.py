@@ -9,6 +9,7 @@ from rqscan.cli import main
 from rqscan.errors import ConfigError, UsageError
 from rqscan.scan import kinds
 from rqscan.scan.kinds import Run, check_params, get_kind, kind, load_kinds
+from rqscan.scan.plugins import plugins
 
 MODULE = """
 from msgspec import Struct
@@ -73,12 +74,12 @@ def test_an_entry_point_adds_a_kind(jobs, tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: added\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[rqscan.jobs]\nadded = added_kind\n")
-    assert load_kinds(jobs("empty_kinds"))["added"].function.__module__ == "added_kind"
+    assert load_kinds(jobs("empty_kinds"), plugins())["added"].function.__module__ == "added_kind"
     (tmp_path / "added_kind.py").unlink()
     del sys.modules["added_kind"]
     importlib.invalidate_caches()
-    with pytest.raises(ConfigError, match="'added'") as caught:
-        load_kinds(jobs("empty_kinds"))
+    with pytest.raises(ConfigError, match="'added_kind'") as caught:
+        load_kinds(jobs("empty_kinds"), plugins())
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 

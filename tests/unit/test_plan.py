@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqscan.config import ScopeSettings, Settings
 from rqscan.errors import OutOfScopeError, UsageError
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import CHUNKS_PER_SCAN, HOSTS_PER_CHUNK, make_plan, plan_of
 from rqscan.scan.targets import parse_targets
+from rqscan.settings import ScopeSettings, Settings
 
 SETTINGS = Settings(home="/nonexistent", scope=ScopeSettings(allow=["0.0.0.0/0", "::/0"]))
 

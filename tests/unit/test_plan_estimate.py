@@ -2,12 +2,12 @@ from math import ceil
 
 import pytest
 
-from rqscan.config import ScopeSettings, Settings
 from rqscan.errors import OutOfScopeError, UsageError
 from rqscan.probe.timing import ANSWERED_S, MAX_WINDOW
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import make_plan, plan_of
 from rqscan.scan.targets import parse_targets
+from rqscan.settings import ScopeSettings, Settings
 
 
 def plan(targets, ports, **more):

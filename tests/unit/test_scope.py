@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqscan.config import ScopeSettings
 from rqscan.errors import ConfigError, OutOfScopeError, UsageError
 from rqscan.scan.scope import Scope
+from rqscan.settings import ScopeSettings
 
 NAMES = {
     "in.example": ["10.0.0.1", "2001:db8::1"],

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import plain
 from msgspec import Struct
 
-from rqscan.config import Settings
 from rqscan.model import ChunkRecord, Observation
-from rqscan.scan import execute
+from rqscan.scan import runner
 from rqscan.scan.kinds import Run, kind
+from rqscan.settings import Settings
 
 # Not from rqscan.scan.plan: what a kind imports, the template carries, and that knows RQ.
 PROBES_PER_CHUNK = 65_536
@@ -49,4 +49,4 @@ def stamp(_addresses: Sequence[str], _params: Nothing, _run: Run) -> Iterator[Ob
 
 
 if os.environ.get("BENCH_STORE") == "off":
-    execute.Outbox = NoOutbox
+    runner.Outbox = NoOutbox

@@ -21,10 +21,10 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect, outage
 from rqscan.broker.control import ask
-from rqscan.config import Settings, mask_url
 from rqscan.errors import ServiceUnavailable
 from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
 from rqscan.fleet.presence import Presence, registered
+from rqscan.settings import Settings, mask_url
 from rqscan.store.database import Database
 from rqscan.store.migrate import current, pending
 from rqscan.store.repository import Repository

@@ -18,7 +18,6 @@ from setproctitle import setproctitle
 
 from rqscan import clock
 from rqscan.broker.payload import RUN_CHUNK, decode
-from rqscan.config import Settings
 from rqscan.errors import RefusedPayloadError
 from rqscan.fleet.stable import wire
 from rqscan.fleet.stable.outcomes import failure, success
@@ -27,8 +26,9 @@ from rqscan.fleet.stable.retries import will_retry
 from rqscan.fleet.stable.soft_limit import soft_limit
 from rqscan.fleet.stable.wire import REPORT_S, Assignment, Outcome, Report, Terms
 from rqscan.process import adopt_orphans, die_with, has_children
-from rqscan.scan.execute import Attempt, Runner
 from rqscan.scan.kinds import Kind
+from rqscan.scan.runner import Attempt, Runner
+from rqscan.settings import Settings
 
 __all__ = ["Plain", "main", "prepare"]
 
@@ -43,9 +43,9 @@ class Plain(Protocol):
         """Do what the end of a job entails."""
 
 
-def prepare(settings: Settings) -> Runner:
+def prepare(settings: Settings, plugins: list[str]) -> Runner:
     """Load in the template what every horse would load again: kinds, drivers, lazy imports."""
-    runner = Runner(settings)
+    runner = Runner(settings, plugins)
     rehearse(runner, lambda assignment, stage, sock: run(assignment, settings, stage, None, sock))
     return runner
 

@@ -22,11 +22,11 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rqscan import clock
 from rqscan.broker.connect import later
 from rqscan.broker.jobs import ScanJob
-from rqscan.config import Settings
 from rqscan.fleet.stable import follow_up, outcomes
 from rqscan.fleet.stable.soft_limit import soft_limit
 from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.scan.scope import Scope
+from rqscan.settings import Settings
 
 __all__ = ["PlainRunner"]
 

@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from rqscan.config import Settings
 from rqscan.fleet.stable import wire
 from rqscan.fleet.stable.handle import NEVER, NEWS_S, Horse
 from rqscan.fleet.stable.template_handle import STOP_S, TemplateHandle
 from rqscan.fleet.stable.wire import NEWS, Assignment, Outcome, Report, Terms
 from rqscan.process import kill_group
+from rqscan.settings import Settings
 
 __all__ = ["GIVEN_BACK", "Stable"]
 

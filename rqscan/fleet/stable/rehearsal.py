@@ -18,8 +18,8 @@ from rqscan.fleet.stable import wire
 from rqscan.fleet.stable.wire import Assignment, Outcome, Report
 from rqscan.model import Chunk, ChunkRecord, Observation
 from rqscan.process import adopt_orphans, has_children
-from rqscan.scan.execute import Runner
 from rqscan.scan.kinds import Kind, Run
+from rqscan.scan.runner import Runner
 
 __all__ = ["rehearse"]
 

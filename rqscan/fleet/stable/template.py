@@ -24,12 +24,12 @@ from typing import NoReturn
 import msgspec
 from setproctitle import setproctitle
 
-from rqscan.config import Settings
 from rqscan.fleet.stable import horse
 from rqscan.fleet.stable.handle import STOP_GRACE_S
 from rqscan.fleet.stable.stacks import DUMP_SIGNAL
 from rqscan.fleet.stable.wire import NEWS
 from rqscan.process import adopt_orphans, children, kill_group
+from rqscan.settings import Settings
 
 __all__ = ["main"]
 
@@ -43,10 +43,12 @@ def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], No
     faulthandler.register(DUMP_SIGNAL, file=stacks_fd, all_threads=True)  # for the horses
     adopt_orphans()
     control = socket.socket(fileno=control_fd)
-    settings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Settings)
+    settings, plugins = msgspec.msgpack.decode(
+        sys.stdin.buffer.read(), type=tuple[Settings, list[str]]
+    )
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - settings hold secrets: no job reads them
         os.dup2(nothing.fileno(), 0)
-    runner, plain = horse.prepare(settings), None
+    runner, plain = horse.prepare(settings, plugins), None
     if role == "full":
         plain = importlib.import_module("rqscan.fleet.stable.horse_rq").PlainRunner(settings)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from rqscan.config import Settings
 from rqscan.fleet.stable.handle import NEWS_S
 from rqscan.process import kill_group
+from rqscan.scan.plugins import plugins
+from rqscan.settings import Settings
 
 __all__ = ["STOP_S", "TemplateHandle"]
 
@@ -71,7 +72,7 @@ def _start(
 ) -> "subprocess.Popen[bytes]":
     control = theirs.fileno()
     with os.fdopen(os.memfd_create("settings"), "w+b") as memory:  # settings of any size
-        memory.write(msgspec.msgpack.encode(settings))
+        memory.write(msgspec.msgpack.encode((settings, plugins())))
         memory.seek(0)
         return subprocess.Popen(
             [

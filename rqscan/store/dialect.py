@@ -1,0 +1,29 @@
+"""What the two databases have to tell and do, each in a module that loads its own driver only."""
+
+from typing import Any, Protocol
+
+__all__ = ["MIGRATE", "Dialect"]
+
+MIGRATE = "bring its schema up to date with: rqscan db migrate"
+
+
+class Dialect(Protocol):
+    """One database: how it is connected to, and what its errors call for.
+
+    No password leaves it: messages name the database by `where`, never by its URL.
+    """
+
+    sql: str  # of the files in ``sql/``
+    placeholder: str  # how the driver writes a parameter, with {} for its name
+    where: str
+    error: type[Exception]
+    integrity_error: type[Exception]
+    begin: str
+    begin_read_only: str
+    numbers: Any  # makes a parameter of many numbers
+
+    def connect(self) -> Any:
+        """Open a connection, ready for transactions."""
+
+    def advice(self, error: Exception) -> str | None:
+        """Say what to do where the database is to blame; None where the statement is."""

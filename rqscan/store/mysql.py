@@ -1,0 +1,103 @@
+"""MySQL and MariaDB: a server for a fleet."""
+
+import socket
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pymysql
+from pymysql.constants import CLIENT, FIELD_TYPE
+from pymysql.converters import conversions
+
+from rqscan.store.dialect import MIGRATE
+
+__all__ = ["MySql"]
+
+CONNECT_S = 10
+ANSWER_S = 60
+"""Longest wait for an answer once connected."""
+ADVICE = {
+    **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
+    **dict.fromkeys((1054, 1146), MIGRATE),
+    **dict.fromkeys((1205, 1213), "another transaction was in its way: try again"),
+    **dict.fromkeys((1290, 1836), "make the server writable"),
+    **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
+    1049: "create it with: CREATE DATABASE",
+}
+
+
+class MySql:
+    """A MySQL or MariaDB server, for a fleet."""
+
+    sql, placeholder = "mysql", "%({})s"
+    error, integrity_error = pymysql.Error, pymysql.IntegrityError
+    begin, begin_read_only = "START TRANSACTION", "START TRANSACTION READ ONLY"
+    numbers: Any = staticmethod(list)  # makes a parameter of many numbers
+
+    def __init__(self, url: str) -> None:
+        """Take the server's place and our account from a URL; ValueError if it has a fault."""
+        self._server = server = _server(url)
+        at = server["unix_socket"] or f"{server['host']}:{server['port']}"
+        self.where = f"the database '{server['database']}' at {at}"
+
+    def connect(self) -> Any:
+        """Connect, with a session that is strict, speaks UTC and locks no gaps.
+
+        Gap locks, of the default isolation, would let chunks that record rows at once deadlock.
+        """
+        connection: Any = pymysql.Connection(
+            **self._server,
+            charset="utf8mb4",
+            client_flag=CLIENT.FOUND_ROWS,  # an UPDATE that changes nothing has found its row
+            binary_prefix=True,
+            # Times stay text as in SQLite; what is summed up here is whole numbers.
+            conv={k: v for k, v in conversions.items() if k != FIELD_TYPE.DATETIME}
+            | {FIELD_TYPE.NEWDECIMAL: int},
+            connect_timeout=CONNECT_S,
+            read_timeout=CONNECT_S,  # of the greeting: a frozen server accepts and says nothing
+            write_timeout=60,
+            init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
+            "innodb_lock_wait_timeout = 10",
+            defer_connect=True,
+        )
+        path = self._server["unix_socket"]
+        connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
+        connection.connect(_unix_socket(path) if path else None)
+        connection._read_timeout = ANSWER_S  # noqa: SLF001 - it has no public name
+        connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        return connection
+
+    def advice(self, error: Exception) -> str | None:
+        """Say what to do where the database is to blame; None where the statement is."""
+        away = (pymysql.OperationalError, pymysql.InterfaceError, pymysql.InternalError)
+        default = "check that the server runs" if isinstance(error, away) else None
+        return ADVICE.get(error.args[0], default) if error.args else default
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """Connect to a socket file; the driver would leak its own socket when that fails."""
+    link = socket.socket(socket.AF_UNIX)
+    try:
+        link.settimeout(CONNECT_S)
+        link.connect(path)
+    except OSError as error:
+        link.close()
+        raise pymysql.OperationalError(2002, f"Can't connect ({error.strerror})") from error
+    return link
+
+
+def _server(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    path = options.pop("unix_socket", [None])[0]
+    database = parts.path[1:]
+    if options or parts.fragment or not database or set("/@") & set(database):
+        raise ValueError
+    return {
+        "host": unquote(parts.hostname or "localhost"),
+        "port": parts.port or 3306,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or "").encode(),  # as text it would be sent as Latin-1
+        "database": unquote(database),
+        "unix_socket": path,
+        "ssl_disabled": path is not None,  # a TLS context costs 16 ms a connection
+    }
