@@ -21,11 +21,10 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from setproctitle import setproctitle
 
 from rqscan.broker.embedded import folder_of, open_lock, socket_path, try_lock
 from rqscan.errors import RedisUnavailable, RqscanError
-from rqscan.process import die_with
+from rqscan.process import die_with, retitle
 
 __all__ = ["main"]
 
@@ -60,7 +59,7 @@ def main(home: Path, kept: int) -> None:
     Raises:
         RqscanError: there is no server to start, or the home cannot be used.
     """
-    setproctitle(f"rqscan keeper {home}")
+    retitle(f"rqscan keeper {home}")
     users = open_lock(home, "users.lock")
     if try_lock(users, fcntl.LOCK_EX):
         return  # those who wanted it are gone

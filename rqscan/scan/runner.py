@@ -43,7 +43,7 @@ class Runner:
     """Runs chunks under one deployment's settings, of its kinds and those of installed packages."""
 
     def __init__(self, settings: Settings, plugins: Iterable[str] = ()) -> None:
-        load_kinds(settings.jobs.path, plugins)
+        self.kinds = load_kinds(settings.jobs.path, plugins)
         self._scope = Scope(settings.scope.allow, settings.scope.deny)
         self._outbox = Outbox(settings)
 

@@ -8,7 +8,6 @@ only exclude more.
 import socket
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 
 from rqscan.errors import ConfigError, OutOfScopeError, UsageError
 from rqscan.scan.ranges import Range, merge, parse_range, place, text
@@ -36,8 +35,7 @@ def resolve(name: str) -> list[str]:
 class Scope:
     """Addresses that may be scanned: those in `allow` that are neither in `deny` nor in `exclude`.
 
-    `resolve` gives the addresses of a name and looks it up once: what was checked is what is
-    dialled. `look_up` raises a `UsageError` for a name without one.
+    `look_up` gives the addresses of a name, or raises a `UsageError` if it has none.
 
     Raises:
         ConfigError: an entry is no address, CIDR or range (a name's addresses may change).
@@ -62,7 +60,7 @@ class Scope:
         self._begin(exclude)
 
     def _begin(self, exclude: Iterable[str]) -> None:
-        self.resolve = cache(self._look_up)
+        self._addresses: dict[str, Sequence[str]] = {}
         self._excluded = parse_targets(exclude)
         if ranges := self._excluded.ranges:
             self._denied = [*self._denied, *((r, f"excluded ({text(r)})") for r in ranges)]
@@ -78,6 +76,16 @@ class Scope:
         vars(scope).update(vars(self))  # in a new process `copy` costs more than the rest of this
         scope._begin(exclude)
         return scope
+
+    def resolve(self, name: str) -> Sequence[str]:
+        """Give the addresses of a name, looked up once: what was checked is what is dialled.
+
+        Raises:
+            UsageError: it has none.
+        """
+        if name not in self._addresses:
+            self._addresses[name] = self._look_up(name)
+        return self._addresses[name]
 
     def may_dial(self, address: str) -> bool:
         """Tell whether this address may get a packet."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import structs
-from setproctitle import setproctitle
 
 from rqscan import clock
 from rqscan.broker.payload import RUN_CHUNK, decode
@@ -25,7 +24,7 @@ from rqscan.fleet.stable.rehearsal import rehearse
 from rqscan.fleet.stable.retries import will_retry
 from rqscan.fleet.stable.soft_limit import soft_limit
 from rqscan.fleet.stable.wire import REPORT_S, Assignment, Outcome, Report, Terms
-from rqscan.process import adopt_orphans, die_with, has_children
+from rqscan.process import adopt_orphans, die_with, has_children, retitle
 from rqscan.scan.kinds import Kind
 from rqscan.scan.runner import Attempt, Runner
 from rqscan.settings import Settings
@@ -57,12 +56,11 @@ def main(
     die_with(template_pid, signal.SIGKILL)
     adopt_orphans()  # what a job has started is ours until we end, and the template's then
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if limit := settings.worker.memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     left = settings.worker.max_jobs_per_horse or -1
     while left and (assignment := wire.receive(sock)):
-        setproctitle(f"rqscan horse {assignment.job_id}")
+        retitle(f"rqscan horse {assignment.job_id}")
         outcome = run(assignment, settings, runner, plain, sock)
         left -= 1
         # A failure may have left anything behind, and what runs on belongs to its job alone.

@@ -4,21 +4,21 @@ The first calls of anything build tables, import lazily and have the interpreter
 In a horse each of them is a page that must be copied from the template, job after job.
 """
 
-import signal
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
-from setproctitle import setproctitle
 
 from rqscan.broker.payload import RUN_CHUNK, job_id
+from rqscan.errors import UsageError
 from rqscan.fleet.stable import wire
 from rqscan.fleet.stable.wire import Assignment, Outcome, Report
 from rqscan.model import Chunk, ChunkRecord, Observation
-from rqscan.process import adopt_orphans, has_children
-from rqscan.scan.kinds import Kind, Run
+from rqscan.process import adopt_orphans, has_children, retitle
+from rqscan.scan.kinds import Kind, Run, check_params
 from rqscan.scan.runner import Runner
 
 __all__ = ["rehearse"]
@@ -56,6 +56,9 @@ def _do_nothing(_addresses: Sequence[str], _params: Any, run: Run) -> Iterator[O
 def rehearse(runner: Runner, play: _Play) -> None:
     """Have jobs succeed and be refused, and do all that a horse does around them."""
     stage = _Stage(runner)
+    for kind in runner.kinds.values():
+        with suppress(UsageError):  # one without a default; its record is known from now on
+            check_params(kind, {})
     for number in range(TIMES):
         chunk = Chunk(
             scan_id="rehearsal", chunk=number, kind="none", targets=["127.0.0.1"], params={}
@@ -66,10 +69,9 @@ def rehearse(runner: Runner, play: _Play) -> None:
         with ours, theirs:
             wire.send(ours, _assignment(job_id(chunk.scan_id, number, 1), data))
             adopt_orphans()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             assignment = wire.receive(theirs)
             assert assignment
-            setproctitle(f"rqscan horse {assignment.job_id}")
+            retitle(f"rqscan horse {assignment.job_id}")
             wire.send(theirs, Report(0))
             wire.send(theirs, play(assignment, stage, theirs))
             has_children()

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
-from setproctitle import setproctitle
 
 from rqscan.fleet.stable import horse
 from rqscan.fleet.stable.handle import STOP_GRACE_S
 from rqscan.fleet.stable.stacks import DUMP_SIGNAL
 from rqscan.fleet.stable.wire import NEWS
-from rqscan.process import adopt_orphans, children, kill_group
+from rqscan.process import adopt_orphans, children, forget_handler, kill_group, retitle
 from rqscan.settings import Settings
 
 __all__ = ["main"]
@@ -56,8 +55,9 @@ def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], No
         after_fork()
         horse.main(sock, template_pid, settings, runner, plain)
 
-    setproctitle(f"rqscan template {role}")
+    retitle(f"rqscan template {role}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the worker's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # asks a horse to end, whoever started us
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -112,7 +112,7 @@ def _become_horse(
 ) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        forget_handler(signal.SIGCHLD)
         for other in not_ours:
             os.close(other)
         main_of_horse(socket.socket(fileno=fd), template_pid)

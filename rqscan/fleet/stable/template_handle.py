@@ -21,6 +21,9 @@ __all__ = ["STOP_S", "TemplateHandle"]
 START_S = 120.0
 """Longest start: many may start at once, and nothing is claimed for its horses before."""
 
+TITLE = " " * 100
+"""Room on the command line for the names of jobs: see `rqscan.process.retitle`."""
+
 STOP_S = 3.0
 """Longest wait for its end: it may wait itself for what it has killed."""
 
@@ -82,6 +85,7 @@ def _start(
                 str(control),
                 str(stacks_fd),
                 role,
+                TITLE,
             ],
             pass_fds=[control, stacks_fd],
             stdin=memory,
