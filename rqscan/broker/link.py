@@ -36,6 +36,9 @@ whose packets get lost, which the kernel repeats ever more seldom."""
 STEADY_S = 1.0
 """A link that was up for so long was no failure: the next try is at once."""
 
+AT_ONCE_BYTES = 65_536
+"""Room for one read: more would be mapped and unmapped each time."""
+
 ANSWER_S = 2.0
 """An answer that takes longer means a frozen server: nothing that we send computes that long."""
 
@@ -81,6 +84,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._waiting: deque[tuple[Callback | None, float]] = deque()
         self._out = bytearray()
+        self._is_full = False  # the socket takes no more now
         self._delay = FASTEST_S
         self._began = 0.0
         self._up_at: float | None = None
@@ -140,8 +144,10 @@ class Link:
             self._fail(str(e))
             return
         del self._out[:sent]
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
-        self._selector.modify(self._socket, events, self._on_ready)
+        if bool(self._out) != self._is_full:
+            self._is_full = bool(self._out)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._is_full else 0)
+            self._selector.modify(self._socket, events, self._on_ready)
 
     def reset(self) -> None:
         """Go down, and connect again: what else is known of the server says that this is dead."""
@@ -170,6 +176,7 @@ class Link:
         self._socket = sock
         self._reader = hiredis.Reader(replyError=redis.ResponseError)
         self._out.clear()
+        self._is_full = False
         self._selector.register(sock, selectors.EVENT_READ, self._on_ready)
         try:
             greeting = self._greeting()
@@ -220,7 +227,7 @@ class Link:
             self.flush()
         while self._socket is not None:  # TLS may hold more than the selector knows
             try:
-                data = self._socket.recv(262_144)
+                data = self._socket.recv(AT_ONCE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as e:
@@ -231,6 +238,8 @@ class Link:
                 return
             self._reader.feed(data)
             self._deliver()
+            if len(data) < AT_ONCE_BYTES and not isinstance(self._socket, ssl.SSLSocket):
+                return  # that was all
 
     def _deliver(self) -> None:
         while self._waiting or self._on_push:

@@ -51,6 +51,11 @@ class Claims:
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
         self._names: Sequence[str] = list(queues)
+        self._keys = [
+            keys.worker(name), keys.executions_of(name), keys.SUSPENDED, keys.PAUSED, keys.STORE,
+            *map(keys.queue, queues), *map(keys.bell, queues),
+        ]  # fmt: skip
+        self._caps = [queue.concurrency for queue in queues.values()]
         self._registration, self._start = registration, start
         self._has_bell = False
         self.is_open = False  # a claim is on its way
@@ -73,16 +78,12 @@ class Claims:
             return
         if not free and not self._has_bell:
             return
-        caps = [queue.concurrency for queue in self._queues.values()]
         tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
-        own = [keys.worker(self._name), keys.executions_of(self._name), keys.SUSPENDED]
-        own += [keys.PAUSED, keys.STORE]
-        own += [*map(keys.queue, self._names), *map(keys.bell, self._names)]
         self.is_wanted, self._has_bell, self.is_open = not free, False, True
         link.send(
-            "EVALSHA", scripts.CLAIM.sha, len(own), *own, self._name, self._registration.epoch,
-            free, REGISTRY_LEASE_S, *self._registration.fleet, len(self._names), *caps,
-            *self._names, *tokens,
+            "EVALSHA", scripts.CLAIM.sha, len(self._keys), *self._keys, self._name,
+            self._registration.epoch, free, REGISTRY_LEASE_S, *self._registration.fleet,
+            len(self._names), *self._caps, *self._names, *tokens,
             then=lambda answer: self._on_claim(bell, free, answer),
         )  # fmt: skip
 

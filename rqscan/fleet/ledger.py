@@ -169,7 +169,8 @@ class Ledger:
             worked_s=round(end.worked_s, 3))  # fmt: skip
         if has_failed and how == "lost":
             log(Event.JOB_FAILED, **facts | {"error": end.poison})
-        chunk = chunk_of(assignment.job_id) if assignment.kind else None
-        if chunk and has_failed and not end.is_recorded:
+        if not has_failed or end.is_recorded or not assignment.kind:
+            return
+        if chunk := chunk_of(assignment.job_id):
             error = end.poison or end.error
             self._on_unrecorded(*chunk, assignment.attempt, assignment.worker, error, end.worked_s)

@@ -25,6 +25,7 @@ class Horse:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.out = bytearray()  # of its job, what its socket did not take yet
+        self.is_full = False  # its socket takes no more now
         self.frames = Frames()
         self.pid = 0  # 0 until the template has told it
         self.status: int | None = None  # wait status once dead

@@ -29,6 +29,8 @@ LATE_S = 1.0
 AGAIN_S = 1.0
 """Pause before a template, or a fork, that failed is asked for again: it must not spin."""
 
+AT_ONCE_BYTES = 65_536
+
 GIVEN_BACK = "given back"
 """Reason to end a horse: its job goes back to its queue, and no loss is counted."""
 
@@ -215,8 +217,10 @@ class Stable:
             sent = len(horse.out)
             horse.kill(GIVEN_BACK)
         del horse.out[:sent]
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if horse.out else 0)
-        self._selector.modify(horse.sock, events, partial(self._on_ready, horse))
+        if bool(horse.out) != horse.is_full:
+            horse.is_full = bool(horse.out)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if horse.is_full else 0)
+            self._selector.modify(horse.sock, events, partial(self._on_ready, horse))
 
     def _on_ready(self, horse: Horse, events: int) -> None:
         if horse.is_closed:  # in this very turn
@@ -224,7 +228,7 @@ class Stable:
         if events & selectors.EVENT_WRITE:
             self._write(horse)
         try:
-            data = horse.sock.recv(262_144)
+            data = horse.sock.recv(AT_ONCE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -240,7 +244,7 @@ class Stable:
         horse.status = status
         horse.kill_reason = horse.kill_reason or reason
         with contextlib.suppress(OSError):
-            while data := horse.sock.recv(262_144):
+            while data := horse.sock.recv(AT_ONCE_BYTES):
                 self._take(horse, data)
         self._close(horse)
         self._end(horse, None)
