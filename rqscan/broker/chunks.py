@@ -95,12 +95,10 @@ def begin(
 
 def job_states(client: Redis, scan_id: str, chunks: Iterable[Numbered]) -> list[JobState]:
     """Tell what Redis knows of each chunk, in their order."""
-    with client.pipeline(transaction=False) as pipeline:
-        for chunk in chunks:
-            name = job_id(scan_id, chunk.number, chunk.generation)
-            pipeline.hget(keys.job(name), "status")
-            pipeline.getbit(keys.ended(scan_id), chunk.number)  # after its job: what ended is seen
-        found = pipeline.execute()
+    found: list[Any] = []
+    for batch in batches(chunks, BATCH):
+        flat = [part for chunk in batch for part in (chunk.number, chunk.generation)]
+        found += _run(client, scripts.KNOWN, [], scan_id, *flat)
     return [
         JobState(None if status is None else status.decode(errors="replace"), bool(bit))
         for status, bit in zip(found[::2], found[1::2], strict=True)

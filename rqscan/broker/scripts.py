@@ -16,6 +16,7 @@ __all__ = [
     "ENQUEUE",
     "FINISH",
     "FOLLOW_UP",
+    "KNOWN",
     "PURGE",
     "REQUEUE",
     "RESUME",
@@ -43,6 +44,7 @@ SWEEP = Script("sweep")
 CANCEL = Script("cancel")
 PURGE = Script("purge")
 COUNT = Script("count")
+KNOWN = Script("known")
 RESUME = Script("resume")
 REQUEUE = Script("requeue")
 DISCARD = Script("discard")
