@@ -1,12 +1,13 @@
 -- End one attempt: its lease goes, and the job is finished, failed, or waits for another attempt.
 -- KEYS 1 job, 2 queue, 3 started registry, 4 finished registry, 5 failed registry, 6 worker hash,
 --      7 worker executions, 8 results, 9 bell, 10 counters, 11 scheduled registry
--- ARGV 1 id, 2 token, 3 disposition (finished, failed, stopped, lost, giveback, retry),
---      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 max_lost,
+-- ARGV 1 id, 2 token, 3 disposition (finished, failed, stopped, giveback, retry; lost: its horse
+--      died; displaced: its horse died with the template),
+--      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 losses from which it fails,
 --      9 observations, 10 probes, 11 refused (0, 1), 12 delay of a retry (s), 13 most failures that
 --      are tried again, 14 repeated after that delay though it is finished (0, 1), 15 then at the
 --      front (0, 1), 16 number of fields, then job fields, then fields of the result
--- Returns what the job is now: finished, failed, stopped, queued (lost, given back) or scheduled
+-- Returns what the job is now: finished, failed, stopped, queued (lost, displaced, given back) or scheduled
 --      (to be tried again), also if this attempt's end was recorded before; or
 --      fenced (a later attempt holds the job), gone (no such job); or
 --      {that, the end to be followed up: finished, failed, stopped, canceled (while it ran), retry}.
@@ -59,11 +60,12 @@ if how == 'failed' then
   -- A loss is no failure: it uses up no retry.
   local failures = redis.call('HINCRBY', KEYS[1], 'rqscan_failures', 1)
   if failures <= tonumber(ARGV[13]) then how = 'retry' end
-elseif how == 'lost' then
+elseif how == 'lost' or how == 'displaced' then
   change()
   note_loss(KEYS[1], at, redis.call('HGET', KEYS[1], 'rqscan_loss') or '')
   redis.call('HINCRBY', KEYS[10], 'lost', 1)
-  if redis.call('HINCRBY', KEYS[1], 'rqscan_lost', 1) >= tonumber(ARGV[8]) then how = 'failed'
+  local losses = how == 'lost' and 'rqscan_lost' or 'rqscan_host_losses'
+  if redis.call('HINCRBY', KEYS[1], losses, 1) >= tonumber(ARGV[8]) then how = 'failed'
   else redis.call('HINCRBY', KEYS[10], 'rescued', 1) end
 end
 
@@ -77,7 +79,7 @@ if how == 'retry' then
   keep_result(tonumber(ARGV[5]))
   return with_follow_up(KEYS[1], id, how, s, queue_again(push), asks)
 end
-if how == 'lost' or how == 'giveback' then
+if how == 'lost' or how == 'displaced' or how == 'giveback' then
   delay_s = 0
   return queue_again('LPUSH')
 end

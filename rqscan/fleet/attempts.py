@@ -23,7 +23,7 @@ from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.presence import JobReport
 from rqscan.fleet.stable import outcomes
 from rqscan.fleet.stable.handle import Horse
-from rqscan.fleet.stable.horses import GIVEN_BACK, Stable
+from rqscan.fleet.stable.horses import DISPLACED, GIVEN_BACK, Stable
 from rqscan.fleet.stable.stacks import Stacks
 from rqscan.fleet.stable.wire import Assignment, Outcome
 from rqscan.logs import Event, log
@@ -60,7 +60,7 @@ class Attempts:
         ledger: Ledger,
         on_followed_up: Callable[[], None],
     ) -> None:
-        self._max_lost = settings.worker.max_lost
+        self._worker = settings.worker
         self._ledger, self._on_followed_up = ledger, on_followed_up
         self._stacks = Stacks()
         self._size = size
@@ -273,10 +273,13 @@ class Attempts:
         worked_s = time.monotonic() - horse.began
         if horse.kill_reason == GIVEN_BACK:
             return Outcome(disposition="giveback")
-        if horse.kill_reason is None:
+        if horse.kill_reason in {None, DISPLACED}:
             how = horse.describe_death()
             log(Event.HORSE_DIED, job=assignment.job_id, how=how)
-            return outcomes.lost(assignment, how, worked_s, self._max_lost)
+            if horse.kill_reason == DISPLACED:
+                most = self._worker.max_host_losses
+                return outcomes.lost(assignment, how, worked_s, most, with_others=True)
+            return outcomes.lost(assignment, how, worked_s, self._worker.max_lost)
         why = {
             TIMED_OUT: f"stopped at its hard limit of {assignment.timeout_s} s",
             STALLED: f"no progress for {horse.terms.stall_timeout_s:g} s",

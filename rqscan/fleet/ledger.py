@@ -8,7 +8,7 @@ it refuses it because a later attempt has the job (`fenced`).
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ _EVENTS = {
     "stopped": Event.JOB_STOPPED,
     "giveback": Event.JOB_GIVEN_BACK,
     "lost": Event.JOB_LOST,
+    "displaced": Event.JOB_LOST,
     "retry": Event.JOB_RETRIED,
 }
 
@@ -44,7 +45,7 @@ class Ledger:
     Args:
         name: of the worker.
         outage: told what Redis does not take.
-        max_lost: deaths of a job's own horse from which it is failed as poison.
+        limits: by disposition, losses from which a job is failed as poison.
         on_unrecorded: called for each chunk that has failed for good and whose horse could not
             record that, or did not live to.
     """
@@ -53,11 +54,11 @@ class Ledger:
         self,
         name: str,
         outage: Outage,
-        max_lost: int,
+        limits: Mapping[str, int],
         on_unrecorded: Unrecorded = lambda *_: None,
     ) -> None:
         self._name, self._outage = name, outage
-        self._max_lost, self._on_unrecorded = max_lost, on_unrecorded
+        self._limits, self._on_unrecorded = limits, on_unrecorded
         self.follow_ups: deque[tuple[str, str]] = deque()  # end and job, for a horse to see to
         self._ends: dict[str, tuple[Assignment, Outcome]] = {}
         self._unsent: dict[str, None] = {}  # tokens, in order
@@ -132,7 +133,8 @@ class Ledger:
         own += [keys.registry("scheduled", queue)]
         link.send(
             "EVALSHA", scripts.FINISH.sha, len(own), *own, job, token, end.disposition,
-            end.result_ttl_s, end.failure_ttl_s, f"{end.worked_s:.6f}", queue, self._max_lost,
+            end.result_ttl_s, end.failure_ttl_s, f"{end.worked_s:.6f}", queue,
+            self._limits.get(end.disposition, 0),
             end.observations, end.probes, int(end.is_refused),
             f"{end.retry_delay_s:.3f}", end.retries, int(end.is_repeated), int(end.is_front),
             2 * len(end.fields), *flat(end.fields), *flat(end.result),
@@ -167,7 +169,7 @@ class Ledger:
             }
         log(Event.JOB_REFUSED if end.is_refused else _EVENTS[how], **facts,
             worked_s=round(end.worked_s, 3))  # fmt: skip
-        if has_failed and how == "lost":
+        if has_failed and how in self._limits:
             log(Event.JOB_FAILED, **facts | {"error": end.poison})
         if not has_failed or end.is_recorded or not assignment.kind:
             return

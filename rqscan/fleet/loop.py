@@ -90,7 +90,8 @@ class Loop:
         self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
         self._outage = Outage(worker=name)
-        self._ledger = Ledger(name, self._outage, worker.max_lost, self._unrecorded.add)
+        limits = {"lost": worker.max_lost, "displaced": worker.max_host_losses}
+        self._ledger = Ledger(name, self._outage, limits, self._unrecorded.add)
         self._ledger.recall(self._kept)
         self._handshake = Handshake(name, settings)
         self._attempts = Attempts(own, concurrency, self._selector, self._ledger, self._want)

@@ -133,7 +133,7 @@ def test_the_death_of_a_horse_is_noticed(rig, client, freeze):
     freeze(worker, 1)
     for horse in horses_of(worker):
         horse.kill()
-    worker.wait_for_event("job_given_back")
+    worker.wait_for_event("job_lost")
     worker.wait_for_event("job_started", count=2)
     assert client.zscore(keys.registry("wip", "default"), f"{job.id}:{token(client, job)}")
 

@@ -160,7 +160,7 @@ def test_a_chunks_horse_has_neither_rq_nor_redis_in_memory(rig, client):
     wait_for(lambda: client.hexists(keys.progress(scan_id), "finished_at"), 30)
     (row,) = rig.json("results", scan_id)
     loaded = {name.partition(".")[0] for name in row["data"]["modules"]}
-    assert loaded & {"rq", "redis", "hiredis", "rq_scheduler", "structlog"} == set()
+    assert loaded & {"rq", "redis", "hiredis", "rq_scheduler", "pymysql", "logging"} == set()
     assert "rqscan" in loaded
 
 
@@ -191,6 +191,17 @@ def test_a_death_by_a_real_time_signal_is_named_and_three_are_recorded(rig, clie
     assert worker.stop() == 0
     (stopped,) = worker.of("worker_stopped")
     assert stopped["failed"] == 1
+
+
+def test_a_job_that_kills_the_template_does_so_a_limited_number_of_times(rig, client):
+    worker = rig.worker("default", "--concurrency", "1", RQSCAN_WORKER_MAX_HOST_LOSSES="2")
+    scan_id = submit(rig, "patricide")
+    failed = worker.wait_for_event("job_failed")
+    assert len(worker.of("job_lost")) == 2
+    assert "its worker, host or template died 2 times" in failed["error"]
+    wait_for(lambda: stored(rig, scan_id)[1], 30)
+    assert len(rig.json("failed", "show", f"{scan_id}-0-1")["losses"]) == 2
+    assert pids_of(rig, client, ["modules"])
 
 
 @pytest.mark.root

@@ -44,7 +44,10 @@ class Loop:
         self.client, self.unrecorded = client, []
         self._selector = selectors.DefaultSelector()
         self._ledger = Ledger(
-            "w", Outage(worker="w"), 1, on_unrecorded=lambda *end: self.unrecorded.append(end)
+            "w",
+            Outage(worker="w"),
+            {"lost": 1},
+            on_unrecorded=lambda *end: self.unrecorded.append(end),
         )
         odd = msgspec.structs.replace(settings, jobs=JobsSettings(str(ROOT / "tests/odd_kinds")))
         self.attempts = Attempts(odd, 2, self._selector, self._ledger, lambda: None)
@@ -202,7 +205,7 @@ def test_a_job_larger_than_a_sockets_buffer_is_written_as_it_is_read(loop, tmp_p
 
 def test_a_template_that_cannot_be_had_is_tried_again(settings):
     selector = selectors.DefaultSelector()
-    ledger = Ledger("w", Outage(worker="w"), 1, on_unrecorded=print)
+    ledger = Ledger("w", Outage(worker="w"), {"lost": 1}, on_unrecorded=print)
     attempts = Attempts(settings, 1, selector, ledger, lambda: None)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)

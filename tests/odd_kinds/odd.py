@@ -145,3 +145,10 @@ def greedy(addresses, params, run):
 def signalled(addresses, params, run):
     os.kill(os.getpid(), int(params.ports))
     yield
+
+
+@odd()
+def patricide(addresses, params, run):
+    os.kill(os.getppid(), signal.SIGKILL)
+    signal.pause()  # our own end is on its way
+    yield

@@ -21,7 +21,7 @@ from rqscan.fleet.stable.wire import NEWS, Assignment, Outcome, Report, Terms
 from rqscan.process import kill_group
 from rqscan.settings import Settings
 
-__all__ = ["GIVEN_BACK", "Stable"]
+__all__ = ["DISPLACED", "GIVEN_BACK", "Stable"]
 
 LATE_S = 1.0
 """A check that comes so late was kept from working, and so may the template have been."""
@@ -33,6 +33,10 @@ AT_ONCE_BYTES = 65_536
 
 GIVEN_BACK = "given back"
 """Reason to end a horse: its job goes back to its queue, and no loss is counted."""
+
+DISPLACED = "displaced"
+"""The template died with all its horses: a loss of each job that ran, for one of them may have
+done it."""
 
 
 class Stable:
@@ -194,7 +198,7 @@ class Stable:
                 self._gone(dead, status)
 
     def _template_gone(self, patience_s: float = STOP_S) -> None:
-        """See the template dead; its horses die with it, through no fault of their jobs."""
+        """See the template dead; its horses die with it."""
         assert self._template is not None
         self.let_go()
         self._template.end(self._by_pid, patience_s)
@@ -205,7 +209,7 @@ class Stable:
         self._unnamed.clear()
         for horse in horses:
             kill_group(horse.pid, signal.SIGKILL)  # what its job had started
-            self._gone(horse, signal.SIGKILL, GIVEN_BACK)
+            self._gone(horse, signal.SIGKILL, DISPLACED if horse.pid else GIVEN_BACK)
 
     def _write(self, horse: Horse) -> None:
         """Write of its job what the horse's socket takes."""

@@ -52,12 +52,24 @@ def failure(
     )
 
 
-def lost(assignment: Assignment, how: str, worked_s: float, max_lost: int) -> Outcome:
-    """Describe a job whose horse died; the script counts, and fails it at the death `max_lost`."""
-    poison = FailedError(f"{how}; the job's own horse died {max_lost} times")
+def lost(
+    assignment: Assignment, how: str, worked_s: float, most: int, *, with_others: bool = False
+) -> Outcome:
+    """Describe a job whose horse died, alone or `with_others`: their template, and all of them.
+
+    The script counts, and fails the job at the death `most`.
+    """
+    whose = "its worker, host or template" if with_others else "the job's own horse"
+    poison = FailedError(f"{how}; {whose} died {most} times")
     end = failure(assignment, poison, worked_s)
     end.fields["rqscan_loss"] = how
-    return structs.replace(end, disposition="lost", error=how, poison=end.error, is_recorded=False)
+    return structs.replace(
+        end,
+        disposition="displaced" if with_others else "lost",
+        error=how,
+        poison=end.error,
+        is_recorded=False,
+    )
 
 
 def _last_line(error: BaseException) -> str:
