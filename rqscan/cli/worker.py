@@ -4,14 +4,14 @@ import os
 import re
 import sys
 
-import rich_click as click
+import click
 from msgspec.structs import replace
 
 from rqscan.broker.connect import outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
-from rqscan.cli.group import Seconds, log_options
+from rqscan.cli.group import Command, Seconds, log_options
 from rqscan.config import Settings
 from rqscan.errors import UsageError
 from rqscan.fleet.outage import wait_for_redis
@@ -20,7 +20,7 @@ from rqscan.fleet.worker import ScanWorker
 NAME = r"[A-Za-z0-9.:@_-]{1,100}"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("queues", nargs=-1, metavar="QUEUE...")
 @click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")

@@ -53,12 +53,20 @@ def test_help_lists_every_command_in_its_panel_and_imports_none():
     assert lines[-1] == "['rqscan', 'rqscan.cli', 'rqscan.cli.group', 'rqscan.errors']"
 
 
+def test_a_worker_has_nothing_in_memory_that_it_does_not_need():
+    child = run("import sys, rqscan.cli.group, rqscan.cli.worker; print(*sys.modules)")
+    unneeded = {"rich", "rich_click", "pymysql", "sqlite3", "rqscan.scan", "rqscan.store"}
+    assert "rqscan.fleet.loop" in child.stdout.split()
+    assert unneeded & set(child.stdout.split()) == set()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_takes_config(name, capsys):
     assert main([name, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert f"Usage: rqscan {name}" in out
+    assert "─ Options ─" in out
     assert "--config" in out
 
 
