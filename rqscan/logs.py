@@ -1,17 +1,14 @@
 """What long-lived processes say: a fixed list of events, as readable lines or as JSON lines.
 
 `configure` is called once by a worker or a scheduler; RQ's own records take the same way out.
-The template process of the work-horses never imports this module: structlog is slow to load.
 """
 
+import json
 import logging
 import sys
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TextIO
-
-import structlog
-from structlog.typing import EventDict
 
 from rqscan.clock import iso, now
 
@@ -65,30 +62,14 @@ _WARNINGS = {
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 
+_COLOURS = {"warning": 33, "error": 31, "critical": 31}  # of a terminal; others are green
+
 
 def configure(level: str, *, as_json: bool, stream: TextIO = sys.stderr) -> None:
     """Send all records of this process, from `level` up, to the stream."""
-    last: list[Any] = [
-        _defuse,
-        structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(),
-            timestamp_key="at",
-            exception_formatter=structlog.dev.plain_traceback,
-        ),
-    ]
-    if as_json:
-        json_lines = structlog.processors.JSONRenderer(default=_plain)
-        last = [structlog.processors.format_exc_info, json_lines]
-    to_stdlib = structlog.stdlib.ProcessorFormatter
     out = logging.StreamHandler(stream)
-    processors = [to_stdlib.remove_processors_meta, *last]
-    out.setFormatter(to_stdlib(foreign_pre_chain=[_stamp], processors=processors))
+    out.setFormatter(_Json() if as_json else _Readable(in_colour=stream.isatty()))
     logging.basicConfig(handlers=[out], level=level.upper(), force=True)
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, _stamp, to_stdlib.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
 
 
 def set_level(level: str) -> None:
@@ -107,21 +88,53 @@ def log(event: Event, **fields: Any) -> None:
         ValueError: the event is not in the list.
     """
     level = logging.WARNING if Event(event) in _WARNINGS else logging.INFO
-    if logging.getLogger("rqscan").isEnabledFor(level):  # what nobody sees costs next to nothing
-        structlog.get_logger("rqscan").log(level, str(event), **fields)
+    error = fields.pop("exc_info", None)
+    logging.getLogger("rqscan").log(level, str(event), exc_info=error, extra={"fields": fields})
 
 
-def _stamp(_logger: Any, method: str, fields: EventDict) -> EventDict:
-    """Put time, level and event first."""
-    return {"at": iso(now()), "level": method, "event": fields.pop("event"), **fields}
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Put time, level and event first; a record of RQ has no more."""
+    begin = {"at": iso(now()), "level": record.levelname.lower(), "event": record.getMessage()}
+    return begin | getattr(record, "fields", {})
 
 
-def _defuse(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+class _Json(logging.Formatter):
+    """One object a line; an exception's traceback is a field."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=_plain)
+
+
+class _Readable(logging.Formatter):
+    """Time, level and event in columns, then the fields by name; a traceback follows the line."""
+
+    def __init__(self, *, in_colour: bool) -> None:
+        super().__init__()
+        self._paint = "\x1b[{}m{}\x1b[0m".format if in_colour else "{1}".format
+
+    def format(self, record: logging.LogRecord) -> str:
+        paint = self._paint
+        fields = {key: _defuse(value) for key, value in _fields(record).items()}
+        at, level, event = (fields.pop(key) for key in ("at", "level", "event"))
+        mark = paint(f"{_COLOURS.get(level, 32)};1", f"{level:9}")
+        parts = [paint(2, at), f"[{mark}]", paint(1, f"{event:30}")]
+        parts += [f"{paint(36, key)}={paint(35, _quote(fields[key]))}" for key in sorted(fields)]
+        line = " ".join(parts).rstrip(" ")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _defuse(value: Any) -> Any:
     """Blank what a terminal would obey, such as a banner's escape codes."""
-    for key, value in fields.items():
-        if isinstance(value, str):
-            fields[key] = "".join(c if c.isprintable() else " " for c in value)
-    return fields
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else " " for c in value)
+    return value
+
+
+def _quote(value: Any) -> str:
+    return value if isinstance(value, str) and not set(value) & set(" ='\"") else repr(value)
 
 
 def _plain(value: Any) -> str:

@@ -31,13 +31,11 @@ def settings() -> "Settings":
     Raises:
         ConfigError: they are wrong.
     """
-    from rich_click import get_current_context
+    from click import get_current_context
 
     from rqscan.config import load
 
-    context = get_current_context()
-    assert context, "only a command asks"
-    return load(context.find_root().obj)
+    return load(get_current_context().find_root().obj)
 
 
 def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
@@ -56,7 +54,7 @@ def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
 def tell_former_store(former: str | None) -> None:
     """Say on stderr that those who enqueue have turned to another store."""
     if former:
-        from rich_click import echo
+        from click import echo
 
         words = (
             f"the fleet's store was {former} and is another now: workers whose store is that one"

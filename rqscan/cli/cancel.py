@@ -1,11 +1,11 @@
 """`rqscan cancel`: stop what is queued and running of a scan, everywhere."""
 
+import click
 import redis
-import rich_click as click
 
 from rqscan.broker.connect import connect
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json
 from rqscan.errors import RedisUnavailable
 from rqscan.scan import cancel as cancelling
@@ -13,7 +13,7 @@ from rqscan.scan import cancel as cancelling
 __all__ = ["cancel"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scan")
 @json_option
 def cancel(scan: str, as_json: bool) -> None:

@@ -3,18 +3,18 @@
 from functools import reduce
 from typing import Any
 
-import rich_click as click
+import click
 from msgspec import to_builtins
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json_array, print_table
 from rqscan.settings import mask_url
 
 __all__ = ["config"]
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def config(as_json: bool) -> None:
     """Show every setting in force and where it came from; passwords are masked."""

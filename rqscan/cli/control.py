@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Group, json_option
 from rqscan.cli.ping import addressed, timeout_option
 from rqscan.cli.show import defuse, print_json, print_table
 from rqscan.errors import FailedError, UsageError
@@ -19,7 +19,7 @@ __all__ = ["control"]
 STACKS_S = 5.0  # work-horses dump theirs between two steps of Python
 
 
-@click.group
+@click.group(cls=Group)
 def control() -> None:
     """Tell workers what to do; exit 1 if one of them is silent or refuses."""
 

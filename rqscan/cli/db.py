@@ -1,9 +1,9 @@
 """`rqscan db`: make the database's tables, or check that they are there."""
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Group, json_option
 from rqscan.cli.show import print_json
 from rqscan.errors import FailedError
 from rqscan.store.database import Database
@@ -12,7 +12,7 @@ from rqscan.store.migrate import apply, current, pending
 __all__ = ["db"]
 
 
-@click.group()
+@click.group(cls=Group)
 def db() -> None:
     """Make and check the database's tables."""
 

@@ -1,10 +1,10 @@
 """`rqscan doctor`: checks of Redis, store, workers, clocks and this host, with what to do."""
 
-import rich_click as click
+import click
 from msgspec.structs import asdict
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json, print_table
 from rqscan.fleet.preflight.checks import Status, check
 from rqscan.fleet.preflight.inquiry import gather
@@ -12,7 +12,7 @@ from rqscan.fleet.preflight.inquiry import gather
 __all__ = ["doctor"]
 
 
-@click.command
+@click.command(cls=Command)
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0.01, 600), default=1.0, show_default=True,
     metavar="S", help="Seconds that workers have to answer.",

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Group, json_option
 from rqscan.cli.queue import check_queue, known_queues
 from rqscan.cli.show import defuse, print_json, print_table
 from rqscan.errors import UsageError
@@ -26,7 +26,7 @@ SHOWN_JOBS = 3  # in the table; JSON has all
 queue_option = click.option("-q", "--queue", help="Only those of this queue.")
 
 
-@click.group
+@click.group(cls=Group)
 def failed() -> None:
     """Show, requeue and delete failed jobs, by id, by group of the same error, or all."""
 

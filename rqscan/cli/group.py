@@ -1,7 +1,7 @@
 """The group of all commands, and how each end becomes an exit code.
 
-`rqscan --help` must be quick: only rich_click is imported here; a command's module, and with it
-all that the command needs, is imported when the command is called.
+Each start must be quick and small: a command's module, and with it all that the command needs, is
+imported when the command is called, and rich_click when it draws a help.
 """
 
 import errno
@@ -10,14 +10,15 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from itertools import groupby
 from typing import Any
 
-import rich_click as click
+import click
 
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["Seconds", "json_option", "log_options", "run"]
+__all__ = ["Command", "Group", "Seconds", "json_option", "log_options", "run"]
 
 COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "up": ("Run", "Run everything on this machine."),
@@ -66,11 +67,45 @@ class Seconds(click.FloatRange):
         return found
 
 
-class _LazyGroup(click.RichGroup):
-    """Lists stubs, and imports the true command when it is to run."""
+class Command(click.Command):
+    """A command that rich_click draws: it is imported when somebody asks for usage or help."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(self.commands)
+    def get_usage(self, ctx: click.Context) -> str:
+        """Give the line with the command's options and arguments."""
+        return _drawn(ctx).get_usage()
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Give the whole page."""
+        ctx.color = True  # rich has settled whether there are colours: click must keep them
+        return _drawn(ctx).get_help()
+
+
+class Group(Command, click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+def _drawn(ctx: click.Context) -> click.Context:
+    """Give the same context of the same command, but as rich_click has them."""
+    import rich_click as rich
+
+    command = ctx.command
+    same: dict[str, Any] = {"name": command.name, "params": command.params, "help": command.help}
+    drawn = rich.RichCommand(**same)
+    if isinstance(command, click.Group):
+        drawn = rich.RichGroup(**same, commands=command.commands)
+    if command is _group:
+        panels = groupby(COMMANDS, key=lambda name: COMMANDS[name][0])
+        drawn.panels = [rich.RichCommandPanel(panel, [*names]) for panel, names in panels]
+        drawn.panels.append(rich.RichOptionPanel("Options"))
+    return rich.RichContext(
+        drawn, ctx.parent, ctx.info_name, help_option_names=ctx.help_option_names
+    )
+
+
+class _LazyGroup(Group):
+    """Knows stubs, and imports the true command when it is to run."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -89,7 +124,7 @@ def _keep_path(ctx: click.Context, _param: click.Parameter, path: str | None) ->
         ctx.find_root().obj = path
 
 
-_config = click.RichOption(
+_config = click.Option(
     ["--config"],
     metavar="PATH",
     expose_value=False,
@@ -101,10 +136,7 @@ _group = _LazyGroup(
     help="Scan networks with a fleet of workers that loses no job and no result.",
     params=[_config],
     context_settings={"help_option_names": ["-h", "--help"]},
-    commands={
-        name: click.RichCommand(name=name, help=text, panel=panel)
-        for name, (panel, text) in COMMANDS.items()
-    },
+    commands=[click.Command(name, help=text) for name, (_, text) in COMMANDS.items()],
 )
 click.version_option(__version__, message="rqscan %(version)s")(_group)
 
@@ -117,6 +149,9 @@ def run(argv: list[str] | None) -> int:
         sys.stdout.flush()
     except RqscanError as e:
         code = _fail(str(e), e.exit_code, e.advice)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.message, color=True)
+        code = e.exit_code
     except click.ClickException as e:
         if isinstance(e, click.UsageError) and e.ctx:
             click.echo(e.ctx.get_usage().strip(), err=True)

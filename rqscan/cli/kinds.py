@@ -2,11 +2,11 @@
 
 from typing import Any
 
+import click
 import msgspec
-import rich_click as click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json_array, print_table
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plugins import plugins
@@ -17,7 +17,7 @@ UNITS = {"_s": "seconds", "_ms": "milliseconds", "_bytes": "bytes"}  # by the na
 LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "pattern", "enum")
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def kinds(as_json: bool) -> None:
     """List the scan kinds with their parameters."""

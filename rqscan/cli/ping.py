@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import Seconds, json_option
+from rqscan.cli.group import Command, Seconds, json_option
 from rqscan.cli.show import print_json, print_table
 from rqscan.errors import UsageError
 
@@ -24,7 +24,7 @@ timeout_option = click.option(
 )  # fmt: skip
 
 
-@click.command
+@click.command(cls=Command)
 @click.argument("workers", nargs=-1, metavar="[WORKER]...")
 @timeout_option
 @json_option

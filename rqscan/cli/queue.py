@@ -5,10 +5,10 @@ from contextlib import closing
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Group, json_option
 from rqscan.cli.show import defuse, print_json, print_table
 from rqscan.errors import UsageError
 
@@ -25,7 +25,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@click.group
+@click.group(cls=Group)
 def queue() -> None:
     """List, pause, resume and empty queues."""
 

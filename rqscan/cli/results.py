@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-import rich_click as click
+import click
 from msgspec.structs import asdict
 
 from rqscan.cli import repository, show
+from rqscan.cli.group import Command
 from rqscan.clock import from_iso, now
 from rqscan.model import Row
 
@@ -28,7 +29,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, text: str | None) -> da
         raise click.BadParameter(f"expected an ISO time or 10m, 2h, 1d, got: {text!r}") from None
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scan", required=False)
 @click.option("--host", help="Only this address.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Only this port.")

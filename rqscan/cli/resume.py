@@ -1,10 +1,10 @@
 """`rqscan resume`: compare the plan with Redis, and enqueue what is missing."""
 
-import rich_click as click
+import click
 
 from rqscan.broker.connect import connect
 from rqscan.cli import settings, tell_former_store
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json
 from rqscan.errors import UsageError
 from rqscan.scan import resume as resuming
@@ -13,7 +13,7 @@ from rqscan.scan.compare import compare
 __all__ = ["resume"]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scan", required=False)
 @click.option("--all", "is_all", is_flag=True, help="Every scan that has not ended.")
 @json_option

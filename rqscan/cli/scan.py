@@ -5,8 +5,8 @@ import sys
 import time
 from typing import Any
 
+import click
 import redis
-import rich_click as click
 from rich.console import Console
 from rich.progress import Progress as Bar
 
@@ -14,6 +14,7 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect, outage, revive
 from rqscan.cli import repository, settings, tell_former_store
+from rqscan.cli.group import Command
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
@@ -39,7 +40,7 @@ def _split(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...])
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("targets", nargs=-1, metavar="TARGET...")
 @click.option("-p", "--ports", help="22,80,8000-8100 · top-100 · top-1000 · - for all.")
 @click.option("--kind", "kinds", default=["ports"], multiple=True, show_default=True,

@@ -4,12 +4,12 @@ import sys
 from contextlib import closing
 from typing import Any
 
-import rich_click as click
+import click
 from msgspec.structs import asdict
 
 from rqscan.broker.connect import connect
 from rqscan.cli import repository, settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json_array, print_table
 from rqscan.errors import RedisUnavailable
 from rqscan.model import Progress, Scan
@@ -24,7 +24,7 @@ SUMMARY = (
 TARGETS = 3  # shown in the table; JSON has all
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("-n", "limit", type=click.IntRange(min=1), help="Only the N newest.")
 @json_option
 def scans(limit: int | None, as_json: bool) -> None:

@@ -1,14 +1,14 @@
 """`rqscan scheduler`: start the scans that are due until told to stop."""
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings, start_log
-from rqscan.cli.group import log_options
+from rqscan.cli.group import Command, log_options
 from rqscan.fleet.outage import wait_for_redis
 from rqscan.schedule.scheduler import ScanScheduler
 
 
-@click.command()
+@click.command(cls=Command)
 @log_options
 def scheduler(log_level: str, log_json: bool) -> None:
     """Start the scans of the schedule when they are due.

@@ -5,10 +5,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-import rich_click as click
+import click
 
 from rqscan.cli import settings
-from rqscan.cli.group import json_option
+from rqscan.cli.group import Command, json_option
 
 if TYPE_CHECKING:
     from rqscan.monitor.app import Look
@@ -21,7 +21,7 @@ PLAIN_COLUMNS = 120
 IS_UTF = "utf" in (sys.stdout.encoding or "").lower()
 
 
-@click.command
+@click.command(cls=Command)
 @click.option("--once", is_flag=True, help="Look once and end (the default without a terminal).")
 @json_option
 @click.option(

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import rich_click as click
+import click
 
 from rqscan.broker import embedded
 from rqscan.broker.connect import connect
 from rqscan.cli import settings
+from rqscan.cli.group import Command
 from rqscan.cli.scan import scan
 from rqscan.cli.top import top
 from rqscan.errors import FailedError, HomeUnavailable
@@ -27,7 +28,7 @@ START_S = 30.0
 Processes = dict[str, subprocess.Popen[bytes]]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--scan", "target", metavar="TARGET", help="First scan all ports of TARGET.")
 @click.pass_context
 def up(ctx: click.Context, target: str | None) -> int:

@@ -1,25 +1,26 @@
 """`rqscan worker`: run the jobs of some queues until told to stop."""
 
+import os
 import re
+import sys
 
-import rich_click as click
+import click
 from msgspec.structs import replace
 
 from rqscan.broker.connect import outage
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
-from rqscan.cli.group import Seconds, log_options
+from rqscan.cli.group import Command, Seconds, log_options
 from rqscan.errors import UsageError
 from rqscan.fleet.outage import wait_for_redis
 from rqscan.fleet.worker import ScanWorker
-from rqscan.scan.plugins import plugins
-from rqscan.scan.runner import Runner
+from rqscan.settings import Settings
 
 NAME = r"[A-Za-z0-9.:@_-]{1,100}"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("queues", nargs=-1, metavar="QUEUE...")
 @click.option("-n", "--name", help="Name in the fleet (default: HOST.PID).")
 @click.option("-c", "--concurrency", type=click.IntRange(1), help="Jobs at once (default: CPUs).")
@@ -50,7 +51,7 @@ def worker(
         raise UsageError(f"worker name {name!r} is not 1 to 100 letters, digits and . : @ _ or -")
     if max_jobs_per_horse is not None:
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
-    Runner(found, plugins())  # a kind or a scope that can't be loaded is told here, in one sentence
+    _check(found)
     ScanJob.allow_functions = frozenset(found.worker.allow_functions)
     start_log(found, log_level, as_json=log_json)
     client = wait_for_redis(found)
@@ -61,3 +62,16 @@ def worker(
             names, name=name, connection=client, settings=found, concurrency=concurrency
         )
         fleet_worker.work(burst=burst, stop_timeout_s=stop_timeout)
+
+
+def _check(found: Settings) -> None:
+    """Tell a kind or a scope that can't be loaded, from a child: what it imports goes with it."""
+    if pid := os.fork():
+        if status := os.waitpid(pid, 0)[1]:
+            sys.exit(os.waitstatus_to_exitcode(status))
+        return
+    from rqscan.scan.plugins import plugins
+    from rqscan.scan.runner import Runner
+
+    Runner(found, plugins())
+    sys.exit()

@@ -81,6 +81,15 @@ def test_a_wrong_settings_file_is_named(rig, text, words):
     check(rig.run("scan", "127.0.0.1", "-p", "1"), 2, words)
 
 
+def test_a_worker_tells_a_kind_that_cannot_be_loaded(rig):
+    (rig.folder / "kinds").mkdir()
+    (rig.folder / "kinds" / "broken.py").write_text("import no_such_module\n")
+    (rig.folder / "rqscan.toml").write_text('[jobs]\npath = "kinds"\n')
+    done = rig.run("worker")
+    check(done, 2, "kind module kinds.broken cannot be loaded: ModuleNotFoundError")
+    assert done.stderr.count("\n") == 1
+
+
 def test_two_wrong_settings_are_told_at_once(rig):
     (rig.folder / "rqscan.toml").write_text("[spool]\nmax_mb = 1\n[redis]\nurl = 5\n")
     done = rig.run("config")

@@ -47,10 +47,17 @@ def test_help_lists_every_command_in_its_panel_and_imports_none():
     assert [name for name in listed if name in COMMANDS] == COMMANDS
     for panel in ("Run", "Scan", "Watch", "Set-up"):
         assert f"─ {panel} ─" in child.stdout
-    for slow in ("rq", "redis", "structlog", "aiosql", "pymysql", "psutil", "asyncio"):
+    for slow in ("rq", "redis", "aiosql", "pymysql", "psutil", "asyncio"):
         assert f"'{slow}'" not in lines[-2]
     assert lines[-2].endswith(" 0")
     assert lines[-1] == "['rqscan', 'rqscan.cli', 'rqscan.cli.group', 'rqscan.errors']"
+
+
+def test_a_worker_has_nothing_in_memory_that_it_does_not_need():
+    child = run("import sys, rqscan.cli.group, rqscan.cli.worker; print(*sys.modules)")
+    unneeded = {"rich", "rich_click", "pymysql", "sqlite3", "rqscan.scan", "rqscan.store"}
+    assert "rqscan.fleet.loop" in child.stdout.split()
+    assert unneeded & set(child.stdout.split()) == set()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -59,6 +66,7 @@ def test_every_command_has_help_and_takes_config(name, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert f"Usage: rqscan {name}" in out
+    assert "─ Options ─" in out
     assert "--config" in out
 
 

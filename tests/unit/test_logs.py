@@ -1,11 +1,12 @@
 import io
 import json
 import logging
+import os
+import pty
 import re
 from datetime import UTC, datetime
 
 import pytest
-import structlog
 
 from rqscan import logs
 from rqscan.logs import Event
@@ -25,7 +26,6 @@ def logged():
 
     yield start
     root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def test_json_line_has_time_level_and_event_first(logged):
@@ -101,3 +101,14 @@ def test_text_shows_a_traceback(logged):
     except ZeroDivisionError:
         logs.log(Event.HORSE_DIED, exc_info=True)
     assert out.getvalue().rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_colour_is_for_a_terminal_only(logged):
+    logged()
+    reader, writer = pty.openpty()
+    with os.fdopen(reader, "rb") as seen, os.fdopen(writer, "w") as terminal:
+        logs.configure("info", as_json=False, stream=terminal)
+        logs.log(Event.JOB_LOST, job="j1")
+        line = os.read(seen.fileno(), 1000).decode()
+    assert "\x1b[33;1mwarning" in line
+    assert "\x1b[36mjob\x1b[0m=\x1b[35mj1\x1b[0m" in line
