@@ -131,7 +131,7 @@ def test_the_death_of_the_template_costs_no_attempt_and_leaves_nothing(rig, clie
     (sleeping,) = wait_for(sleeper, 30)
     template = sleeping.parent().parent()
     template.send_signal(signal.SIGKILL)
-    worker.wait_for_event("job_given_back")
+    worker.wait_for_event("job_lost")
     wait_for(lambda: not sleeping.is_running(), 30)
     worker.wait_for_event("job_started", count=2)
     assert not client.hexists(job.key, "rqscan_lost")
