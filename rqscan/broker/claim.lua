@@ -3,8 +3,7 @@
 -- ARGV 1 worker name, 2 epoch, 3 want, 4 registry lease (s), 5 store id, 6 protocol, 7 n,
 --      then n most-running-at-once (0: no limit), n queue names, `want` tokens
 -- Returns {'epoch'}: register again, nothing was taken; or
---         {'ok', {queue number, job id, token, attempt, fields of the job's hash: of one that is
---         there twice the later holds}, ...}.
+--         {'ok', {queue number, job id, token, attempt, fields of the job's hash}, ...}.
 -- RQ's records of what runs have no time to live: finish, beat and sweep take them out.
 -- A claim that lay in a frozen server's buffer while its worker began anew has an old epoch.
 local epoch, state = unpack(redis.call('HMGET', KEYS[1], 'rqscan_epoch', 'state'))
@@ -14,10 +13,20 @@ local s, us = now()
 local at, f = iso(s, us), s + us / 1e6
 local out, got = {'ok'}, 0
 
+-- All that a chunk's work-horse needs of its job's hash; any other gets the whole hash.
+local WANTED = {'status', 'rqscan_kind', 'rqscan_scan', 'rqscan_attempt', 'rqscan_failures', 'data',
+  'timeout', 'result_ttl', 'failure_ttl'}
+
 local function take(i, id)
   local job = 'rq:job:' .. id
-  local pairs_of_job, known = redis.call('HGETALL', job), {}
-  for k = 1, #pairs_of_job, 2 do known[pairs_of_job[k]] = pairs_of_job[k + 1] end
+  local pairs_of_job, known = {}, {}
+  for k, value in ipairs(redis.call('HMGET', job, unpack(WANTED))) do
+    known[WANTED[k]] = value
+    if value then
+      pairs_of_job[#pairs_of_job + 1] = WANTED[k]
+      pairs_of_job[#pairs_of_job + 1] = value
+    end
+  end
   local status = known.status
   if not status or status == 'canceled' or status == 'stopped' or status == 'finished' then
     return
@@ -42,7 +51,7 @@ local function take(i, id)
     -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
     if total and not started then redis.call('HSET', progress, 'started_at', at) end
   end
-  for _, part in ipairs(changes) do pairs_of_job[#pairs_of_job + 1] = tostring(part) end
+  if not known.rqscan_kind then pairs_of_job = redis.call('HGETALL', job) end
   out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 
