@@ -62,6 +62,7 @@ _WARNINGS = {
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 
+_logger = logging.getLogger("rqscan")
 _COLOURS = {"warning": 33, "error": 31, "critical": 31}  # of a terminal; others are green
 
 
@@ -89,7 +90,7 @@ def log(event: Event, **fields: Any) -> None:
     """
     level = logging.WARNING if Event(event) in _WARNINGS else logging.INFO
     error = fields.pop("exc_info", None)
-    logging.getLogger("rqscan").log(level, str(event), exc_info=error, extra={"fields": fields})
+    _logger.log(level, str(event), exc_info=error, extra={"fields": fields})
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
