@@ -10,6 +10,7 @@ from threading import Thread
 import psutil
 import pytest
 from rq import Callback, Queue, Repeat, Retry, Worker
+from rq.command import send_stop_job_command
 from rq.group import Group
 from rq.job import Dependency
 from rq.rate_limit import RateLimit, RateLimitRegistry
@@ -18,6 +19,7 @@ from rq.results import Result
 from rq.webhook import Webhook
 
 from rqscan.broker import keys
+from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
 from tests import rq_functions
 from tests.scripted import ScriptedWorker
@@ -265,6 +267,15 @@ def test_a_job_past_its_limit_fails_with_its_callback(worker, queue, client):
     wait_until(job, "failed")
     assert "JobTimeoutException" in job.latest_result().exc_string
     assert notes(client) == ["failed JobTimeoutException stopped at its hard limit of 1 s"]
+
+
+def test_a_job_that_rqs_command_stops_has_its_callback(worker, queue, client):
+    job = queue.enqueue(F + "hold", on_stopped=Callback(F + "stopped"))
+    wait_for(lambda: notes(client), 30)
+    send_stop_job_command(client, job.id, serializer=JsonSerializer)
+    wait_until(job, "stopped")
+    wait_for(lambda: "stopped" in notes(client), 30)
+    assert notes(client) == ["begun ", "stopped"]
 
 
 def test_unique_and_at_front(queue, client, rig):
