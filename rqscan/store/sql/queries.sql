@@ -150,3 +150,19 @@ WHERE o.host_key >= :low AND o.host_key <= :high
     AND (:since IS NULL OR o.observed_at >= :since)
     AND (:coverage OR o.state <> 'coverage')
 ORDER BY o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key LIMIT :page;
+
+-- name: has_chunk(scan_id, chunk)$
+-- Tell whether a chunk is planned here at all.
+SELECT COUNT(*) FROM chunks WHERE scan_id = :scan_id AND chunk = :chunk;
+
+-- name: lock_chunk(scan_id, chunk, generation, attempt)!
+-- The fence for rows that come after the others of their attempt: 0 rows if that is not the latest.
+UPDATE chunks SET worker = worker
+WHERE scan_id = :scan_id AND chunk = :chunk AND generation = :generation AND attempt = :attempt
+    AND state = 'finished';
+
+-- name: count_rows(scan_id, chunk)!
+-- Count a chunk's observations anew.
+UPDATE chunks SET observations = (SELECT COUNT(*) FROM observations o
+    WHERE o.scan_id = :scan_id AND o.chunk = :chunk AND o.state <> 'coverage')
+WHERE scan_id = :scan_id AND chunk = :chunk;

@@ -1,0 +1,46 @@
+"""What the store has in the home: its id, known also while it is away, and where the spool lies.
+
+This loads no database, for those who only look.
+"""
+
+import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from rqscan.settings import Settings
+
+__all__ = ["beside", "id_file", "known_id", "spool_path", "spool_stamp"]
+
+
+def id_file(settings: Settings) -> Path:
+    """Name the file of the home that keeps the id of the store at `database.url`."""
+    about = blake2b((settings.database.url or "").encode(), digest_size=8).hexdigest()
+    return Path(settings.home) / f"store-{about}"
+
+
+def known_id(settings: Settings) -> str:
+    """Give the store's id; empty if this home has never reached it."""
+    with suppress(OSError):
+        return id_file(settings).read_text("ascii").strip()
+    return ""
+
+
+def spool_path(home: str) -> Path:
+    """Name the spool's file."""
+    return Path(home, "spool.db").absolute()
+
+
+def beside(path: Path, end: str) -> Path:
+    """Name a file that SQLite has beside a database, such as its log (``-wal``)."""
+    return path.with_name(path.name + end)
+
+
+def spool_stamp(home: str) -> tuple[int, ...]:
+    """Give the spool's size with its log, in bytes, and what changes whenever it is written."""
+    path = spool_path(home)
+    found: list[os.stat_result] = []
+    for one in (path, beside(path, "-wal")):
+        with suppress(OSError):
+            found.append(one.stat())
+    return sum(one.st_size for one in found), *(one.st_mtime_ns for one in found)
