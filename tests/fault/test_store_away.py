@@ -18,20 +18,21 @@ ROWS, CHUNKS = 20, 40
 class Fleet:
     """A worker with three horses on a MariaDB, and a scan of 40 chunks with 20 rows each."""
 
-    def __init__(self, settings, mariadb, redis_server, folder) -> None:
+    def __init__(self, settings, mariadb, redis_server, folder, rows=ROWS) -> None:
         url = mariadb.database_url()
         self.settings = replace(settings, database=DatabaseSettings(url=url))
         self.redis = redis_server
         self.rig = Rig(self.settings, folder)
         self.rig.use_odd_kinds()
         self.rig.env["RQSCAN_WORKER_HEARTBEAT_S"] = "0.5"
+        self.rows = rows
         self.worker = self.start()
         wait_for(lambda: list(Path(settings.home).glob("store-*")))  # it knows its store from now
-        argv = ("scan", f"127.0.0.1-127.0.0.{CHUNKS}", "--kind", "rows", "-p", str(ROWS))
+        argv = ("scan", f"127.0.0.1-127.0.0.{CHUNKS}", "--kind", "rows", "-p", str(rows))
         self.scan_id = self.rig.json(*argv, "--no-wait")["scan_id"]
 
-    def start(self, **env: str):
-        return self.rig.worker("default", "-c", "3", **env)
+    def start(self, horses: int = 3, **env: str):
+        return self.rig.worker("default", "-c", str(horses), **env)
 
     def progress(self):
         with self.redis.client() as client:
@@ -45,19 +46,26 @@ class Fleet:
 
     def arrived(self) -> list[tuple[str, int]]:
         """Give host and port of each row in the table; what is there twice comes twice."""
-        with Database.open(self.settings) as database:
-            with database.transaction(read_only=True) as connection:
-                cursor = connection.cursor()
-                cursor.execute("SELECT host, port FROM observations ORDER BY host_key, port")
-                return list(cursor.fetchall())
+        opened = Database.open(self.settings)
+        with opened as database, database.transaction(read_only=True) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT host, port FROM observations ORDER BY host_key, port")
+            return list(cursor.fetchall())
 
-
-EXPECTED = [(f"127.0.0.{n}", port) for n in range(1, CHUNKS + 1) for port in range(1, ROWS + 1)]
+    @property
+    def expected(self) -> list[tuple[str, int]]:
+        hosts = [f"127.0.0.{n}" for n in range(1, CHUNKS + 1)]
+        return [(host, port) for host in hosts for port in range(1, self.rows + 1)]
 
 
 @pytest.fixture
-def fleet(settings, mariadb, redis_server, tmp_path):
-    made = Fleet(settings, mariadb, redis_server, tmp_path)
+def rows():
+    return ROWS
+
+
+@pytest.fixture
+def fleet(settings, mariadb, redis_server, tmp_path, rows):
+    made = Fleet(settings, mariadb, redis_server, tmp_path, rows)
     yield made
     made.rig.close()
 
@@ -71,7 +79,7 @@ def test_rows_of_a_store_that_goes_away_arrive_once_it_is_back(fleet, mariadb, h
     fleet.wait_until_done()
     assert fleet.progress().chunks.failed == 0
     kept = fleet.spool()
-    assert 0 < kept["rows"] < len(EXPECTED)
+    assert 0 < kept["rows"] < len(fleet.expected)
     assert (kept["store_up"], kept["mode"]) == (False, "direct")
     shown = json.loads(fleet.rig.run("top", "--once", "--json").stdout)
     (worker,) = shown["workers"]
@@ -80,10 +88,10 @@ def test_rows_of_a_store_that_goes_away_arrive_once_it_is_back(fleet, mariadb, h
     mariadb.start() if how == "killed" else mariadb.thaw()
     back = fleet.worker.wait_for_event("store_back", timeout=90)
     wait_for(lambda: fleet.spool()["rows"] == 0, 30)
-    assert fleet.arrived() == EXPECTED
+    assert fleet.arrived() == fleet.expected
     assert back["kept_rows"] >= kept["rows"] > 0
     scan = fleet.rig.json("scans")[0]
-    assert (scan["state"], scan["observations"]) == ("finished", len(EXPECTED))
+    assert (scan["state"], scan["observations"]) == ("finished", len(fleet.expected))
     assert len(fleet.worker.of("store_lost")) == len(fleet.worker.of("store_back")) == 1
 
 
@@ -98,13 +106,15 @@ def test_a_worker_that_is_killed_while_it_spools_loses_nothing(fleet, mariadb):
     fleet.wait_until_done()
     mariadb.start()
     wait_for(lambda: fleet.spool()["rows"] == 0, 90)
-    assert fleet.arrived() == EXPECTED
+    assert fleet.arrived() == fleet.expected
 
 
+@pytest.mark.parametrize("rows", [100])
 def test_a_spool_that_is_nearly_full_holds_the_claims_until_it_is_drained(fleet, mariadb):
     assert fleet.worker.stop() == 0
-    fleet.worker = fleet.start(RQSCAN_SPOOL_MAX_BYTES="200000")
+    fleet.rig.env |= {"RQSCAN_WORKER_HEARTBEAT_S": "0.2", "RQSCAN_SPOOL_MAX_BYTES": "500000"}
     mariadb.kill()
+    fleet.worker = fleet.start(horses=1)
     held = fleet.worker.wait_for_event("claims_held")
     assert "nearly full" in held["reason"]
     shown = json.loads(fleet.rig.run("top", "--once", "--json").stdout)
@@ -115,4 +125,4 @@ def test_a_spool_that_is_nearly_full_holds_the_claims_until_it_is_drained(fleet,
     fleet.worker.wait_for_event("claims_resumed", timeout=90)
     fleet.wait_until_done()
     wait_for(lambda: fleet.spool()["rows"] == 0, 90)
-    assert fleet.arrived() == EXPECTED
+    assert fleet.arrived() == fleet.expected
