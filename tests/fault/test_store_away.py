@@ -105,8 +105,44 @@ def test_a_worker_that_is_killed_while_it_spools_loses_nothing(fleet, mariadb):
         fleet.worker = fleet.start()
     fleet.wait_until_done()
     mariadb.start()
-    wait_for(lambda: fleet.spool()["rows"] == 0, 90)
+    assert fleet.rig.json("spool", "drain")["left"] == 0
     assert fleet.arrived() == fleet.expected
+
+
+def test_a_scan_ends_though_its_rows_are_still_spooled(settings, mariadb, redis_server, tmp_path):
+    settings = replace(settings, database=DatabaseSettings(url=mariadb.database_url()))
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    try:
+        rig.worker("default", RQSCAN_SPOOL_MODE="spool_first", RQSCAN_SPOOL_MAX_DELAY_S="300")
+        wait_for(lambda: list(Path(settings.home).glob("store-*")))
+        ended = rig.json("scan", "127.0.0.1-127.0.0.3", "--kind", "rows", "-p", "5")
+        assert (ended["state"], ended["observations"], ended["spooled"]) == ("finished", 15, 15)
+        status = rig.json("spool", "status", RQSCAN_SPOOL_MODE="spool_first")
+        assert (status["rows"], status["mode"], status["store_up"]) == (15, "spool_first", True)
+        assert status["idle"]["forced_at"] > status["oldest_at"]
+        assert rig.json("results") == []
+        mariadb.freeze()
+        assert rig.run("spool", "drain").returncode == 3
+        mariadb.thaw()
+        done = rig.json("spool", "drain")
+        assert (done["drained"], done["left"], done["quarantined"]) == (15, 0, 0)
+        assert len(rig.json("results")) == 15
+    finally:
+        rig.close()
+
+
+def test_rows_that_waited_long_enough_go_by_themselves(settings, redis_server, tmp_path):
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    rig.env |= {"RQSCAN_SPOOL_MODE": "spool_first", "RQSCAN_SPOOL_MAX_DELAY_S": "1"}
+    try:
+        worker = rig.worker("default")
+        assert rig.json("scan", "127.0.0.1", "--kind", "rows", "-p", "5")["state"] == "finished"
+        wait_for(lambda: len(rig.json("results")) == 5)
+        assert not worker.of("store_lost")
+    finally:
+        rig.close()
 
 
 @pytest.mark.parametrize("rows", [100])
@@ -122,7 +158,8 @@ def test_a_spool_that_is_nearly_full_holds_the_claims_until_it_is_drained(fleet,
     assert "claims held" in {trouble["what"] for trouble in shown["trouble"]}
     assert fleet.progress().chunks.failed == 0
     mariadb.start()
-    fleet.worker.wait_for_event("claims_resumed", timeout=90)
+    assert fleet.rig.json("spool", "drain")["drained"] > 0
+    fleet.worker.wait_for_event("claims_resumed")
     fleet.wait_until_done()
     wait_for(lambda: fleet.spool()["rows"] == 0, 90)
     assert fleet.arrived() == fleet.expected
