@@ -8,12 +8,13 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rqscan.errors import FailedError, Fault, HomeUnavailable, StoreUnavailable
 from rqscan.settings import Settings, SpoolSettings
 from rqscan.store.breaker import Breaker
+from rqscan.store.home import drain_lock
 from rqscan.store.migrate import open_current
 from rqscan.store.mover import Mover
 from rqscan.store.salvage import salvage
@@ -50,7 +51,7 @@ def drain(
         HomeUnavailable: the spool cannot be used.
     """
     breaker, spool, pace = Breaker(settings.home), Spool(settings), _Pace(settings.spool)
-    with _alone(Path(settings.home, "drain.lock")):
+    with _alone(drain_lock(settings.home)):
         moved.salvaged += salvage(spool)
         if not spool.status().records and not breaker.away():
             return
@@ -102,8 +103,9 @@ def _alone(path: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "?"
             raise Held(f"process {holder} drains the spool of this home; wait for it") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk is what a drain is for
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

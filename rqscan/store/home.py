@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rqscan.settings import Settings
 
-__all__ = ["beside", "id_file", "known_id", "spool_path", "spool_stamp"]
+__all__ = ["beside", "drain_lock", "id_file", "known_id", "spool_path", "spool_stamp"]
 
 
 def id_file(settings: Settings) -> Path:
@@ -29,6 +29,11 @@ def known_id(settings: Settings) -> str:
 def spool_path(home: str) -> Path:
     """Name the spool's file."""
     return Path(home, "spool.db").absolute()
+
+
+def drain_lock(home: str) -> Path:
+    """Name the file that whoever drains the spool holds."""
+    return spool_path(home).with_name("drain.lock")
 
 
 def beside(path: Path, end: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rqscan.errors import HomeUnavailable
-from rqscan.store.home import beside, spool_path, spool_stamp
+from rqscan.store.home import beside, drain_lock, spool_path, spool_stamp
 from rqscan.store.queries import Queries, read
 
 __all__ = ["FORMAT", "SpoolFile", "saved"]
@@ -145,6 +145,7 @@ class SpoolFile:
                     return
                 for path in (new, beside(new, "-wal"), beside(new, "-journal")):
                     path.unlink(missing_ok=True)
+                drain_lock(self.home).touch(0o600)  # while there is room for it
                 os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 with closing(sqlite3.connect(new, isolation_level=None)) as connection:
                     self._fill(connection)
