@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rqscan.home import id_file
 from rqscan.model import ChunkRecord, Observation, Scan
 from rqscan.settings import DatabaseSettings, Settings, SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.database import Database
-from rqscan.store.home import id_file
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 

@@ -20,7 +20,7 @@ from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
 from rqscan.store.spool import Quarantined, Spool
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 
 __all__ = ["spool"]
 

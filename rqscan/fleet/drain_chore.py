@@ -16,7 +16,7 @@ from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
 from rqscan.store.drain import Held, drain
 from rqscan.store.spool import Spool
-from rqscan.store.tally import Drainage, Moved
+from rqscan.tally import Drainage, Moved
 
 __all__ = ["main"]
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 from rqscan.broker.payload import PROTOCOL
+from rqscan.home import id_file, known_id
 from rqscan.logs import Event, log
 from rqscan.settings import Settings
-from rqscan.store.home import id_file, known_id
 
 __all__ = ["Handshake"]
 

@@ -15,10 +15,10 @@ import msgspec
 from rqscan import clock
 from rqscan.fleet.errands import Errands
 from rqscan.fleet.presence import SpoolReport
+from rqscan.home import spool_path, spool_stamp
 from rqscan.logs import Event, log
 from rqscan.settings import Settings
-from rqscan.store.home import spool_path, spool_stamp
-from rqscan.store.tally import Drainage
+from rqscan.tally import Drainage
 
 __all__ = ["Spooling"]
 

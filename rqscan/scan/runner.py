@@ -135,6 +135,10 @@ class Runner:
         found = self._outbox.finished(refused)
         return found and dict(zip(("observations", "probes"), found, strict=True))
 
+    def foresee(self) -> None:
+        """Load, in the process that is about to be forked, what the fork will need to record."""
+        self._outbox.foresee()
+
     def close(self) -> None:
         """Close what was opened to record."""
         self._outbox.close()

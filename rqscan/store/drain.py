@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rqscan.errors import FailedError, Fault, HomeUnavailable, StoreUnavailable
+from rqscan.home import drain_lock
 from rqscan.settings import Settings, SpoolSettings
 from rqscan.store.breaker import Breaker
-from rqscan.store.home import drain_lock
 from rqscan.store.migrate import open_current
 from rqscan.store.mover import Mover
 from rqscan.store.salvage import salvage
 from rqscan.store.spool import Spool
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 
 __all__ = ["Held", "drain"]
 

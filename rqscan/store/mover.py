@@ -18,7 +18,7 @@ from rqscan.store.database import Database
 from rqscan.store.intake import Refusal, Taken
 from rqscan.store.repository import Repository
 from rqscan.store.spool import Refused, Spool, Spooled
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 
 __all__ = ["Mover"]
 

@@ -52,8 +52,7 @@ class Outbox:
         self._intake = Intake(self._database)
         self._breaker = Breaker(settings.home)
         self._spool: Spool | None = None
-        if settings.spool.mode == "spool_first":
-            self._load_spool()  # once, for all that are forked
+        self._is_local = settings.spool.mode == "spool_first"
 
     def record(self, record: ChunkRecord) -> Kept:
         """Keep a record with its rows; they are safe when this returns.
@@ -67,8 +66,7 @@ class Outbox:
         Raises:
             HomeUnavailable: the store is away, and the spool is full or cannot be used.
         """
-        is_direct = self._settings.spool.mode != "spool_first"
-        if is_direct and self._breaker.may_try(PATIENCE_S):
+        if not self._is_local and self._breaker.may_try(PATIENCE_S):
             try:
                 is_taken = self._store(record)
             except StoreUnavailable as error:
@@ -90,6 +88,11 @@ class Outbox:
             StoreUnavailable: the database is away.
         """
         return self._intake.finished(record)
+
+    def foresee(self) -> None:
+        """Load the spool if the next record will go there: once, for all that are forked."""
+        if self._spool is None and (self._is_local or self._breaker.away()):
+            self._load_spool()
 
     def close(self) -> None:
         """Close the connection, if there is one."""

@@ -15,12 +15,12 @@ from msgspec import json, structs
 
 from rqscan import clock
 from rqscan.errors import HomeUnavailable
+from rqscan.home import known_id
 from rqscan.model import ChunkRecord
 from rqscan.settings import Settings
 from rqscan.store.chunks import text
-from rqscan.store.home import known_id
 from rqscan.store.spool_file import SpoolFile
-from rqscan.store.tally import Backlog
+from rqscan.tally import Backlog
 
 __all__ = ["Quarantined", "Refused", "Spool", "Spooled"]
 

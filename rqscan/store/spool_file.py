@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rqscan.errors import HomeUnavailable
-from rqscan.store.home import beside, drain_lock, spool_path, spool_stamp
+from rqscan.home import beside, drain_lock, spool_path, spool_stamp
 from rqscan.store.queries import Queries, read
 
 __all__ = ["FORMAT", "SpoolFile", "saved"]

@@ -11,17 +11,17 @@ from msgspec import json
 from msgspec.structs import replace
 
 from rqscan.errors import HomeUnavailable, StoreUnavailable
+from rqscan.home import id_file
 from rqscan.settings import SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
-from rqscan.store.home import id_file
 from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.repository import Repository
 from rqscan.store.spool import Spool
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 from tests.spools import a_record, in_store, plan, seen, settings_of
 
 

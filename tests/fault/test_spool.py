@@ -13,7 +13,7 @@ from rqscan.errors import HomeUnavailable, StoreUnavailable
 from rqscan.store.drain import drain
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 from tests.proxy import CutLink
 from tests.servers import missing_right, wait_for
 from tests.spools import a_record, in_store, plan, seen, settings_of
@@ -26,7 +26,7 @@ DRAIN = """
 import sys
 from rqscan.errors import ServiceUnavailable
 from rqscan.store.drain import drain
-from rqscan.store.tally import Moved
+from rqscan.tally import Moved
 from tests.spools import settings_of
 # some hundred rows a second: there is time to be killed
 settings = settings_of(sys.argv[1], sys.argv[2], drain_rows_per_s=20_000)

@@ -32,6 +32,8 @@ class NoOutbox:
     def record(self, _record: ChunkRecord) -> Kept:
         return Kept.STORED
 
+    def foresee(self) -> None: ...
+
     def close(self) -> None: ...
 
 

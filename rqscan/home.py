@@ -1,7 +1,4 @@
-"""What the store has in the home: its id, known also while it is away, and where the spool lies.
-
-This loads no database, for those who only look.
-"""
+"""What lies in the home of the store: its id, known also while it is away, and the spool."""
 
 import os
 from contextlib import suppress
