@@ -7,20 +7,31 @@ from pathlib import Path
 
 from rqscan.settings import Settings
 
-__all__ = ["beside", "drain_lock", "id_file", "known_id", "spool_path", "spool_stamp"]
-
-
-def id_file(settings: Settings) -> Path:
-    """Name the file of the home that keeps the id of the store at `database.url`."""
-    about = blake2b((settings.database.url or "").encode(), digest_size=8).hexdigest()
-    return Path(settings.home) / f"store-{about}"
+__all__ = ["beside", "drain_lock", "keep_id", "known_id", "spool_path", "spool_stamp"]
 
 
 def known_id(settings: Settings) -> str:
     """Give the store's id; empty if this home has never reached it."""
     with suppress(OSError):
-        return id_file(settings).read_text("ascii").strip()
+        return _id_file(settings).read_text("ascii").strip()
     return ""
+
+
+def keep_id(settings: Settings, store_id: str) -> None:
+    """Keep the store's id; whoever reads it meanwhile reads the one before, or this one."""
+    if known_id(settings) == store_id:
+        return
+    path = _id_file(settings)
+    new = beside(path, f".{os.getpid()}")
+    with suppress(OSError):  # a full disk: the database tells it again
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.write_text(store_id, "ascii")
+        new.rename(path)
+
+
+def _id_file(settings: Settings) -> Path:
+    about = blake2b((settings.database.url or "").encode(), digest_size=8).hexdigest()
+    return Path(settings.home) / f"store-{about}"
 
 
 def spool_path(home: str) -> Path:

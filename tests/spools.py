@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rqscan.home import id_file
+from rqscan.home import keep_id
 from rqscan.model import ChunkRecord, Observation, Scan
 from rqscan.settings import DatabaseSettings, Settings, SpoolSettings
 from rqscan.states import ChunkState
@@ -31,7 +31,7 @@ def plan(settings: Settings, chunks: int = 3, scan_id: str = "s1") -> None:
     with open_current(settings) as database:
         store = Repository(database)
         assert store.add_plan(scan, ((n, "ports") for n in range(chunks)))
-        id_file(settings).write_text(store.store_id())
+        keep_id(settings, store.store_id())
 
 
 def seen(port: int = 22, host: str = "127.0.0.1", **more: Any) -> Observation:

@@ -85,6 +85,9 @@ def drain_spool(timeout_s: float, as_json: bool) -> None:
     for file, records in moved.salvaged:
         words = f"a spool that was broken is kept as {file}; {records} records of it were saved"
         click.echo(defuse(words), err=True)
+    if done["left"]:
+        words = "are of another database, which database.url named when they came, or are new"
+        click.echo(f"{done['left']} rows {words}", err=True)
     if as_json:
         print_json(done)
     else:

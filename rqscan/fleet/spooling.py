@@ -53,6 +53,7 @@ class Spooling:
         self._look_at = 0.0  # monotonic: from then on a change is looked into
         self._drain_at = float("inf")  # monotonic
         self._seen: tuple[int, ...] = (0,)  # the file's stamp when the last child began
+        self._is_at_it = False  # a child is
         self._last: Drainage | None = None
         self._lost_at: float | None = None  # monotonic: since when the store is away
         self._kept = 0  # most rows that were seen meanwhile
@@ -72,7 +73,8 @@ class Spooling:
         stamp = spool_stamp(self._settings.home)
         self._judge(stamp[0])
         has_changed = stamp != self._seen and now >= self._look_at
-        if now >= self._drain_at or has_changed:
+        if not self._is_at_it and (now >= self._drain_at or has_changed):
+            self._is_at_it = True
             self._seen, self._look_at, self._drain_at = stamp, now + LOOK_S, float("inf")
             self._errands.run("drain", self._may_drain(), then=self._on_answer)
         return self.holds != before
@@ -109,7 +111,7 @@ class Spooling:
         return max(0.0, round((clock.now() - oldest_at).total_seconds(), 3))
 
     def _on_answer(self, answer: dict[str, Any] | None) -> None:
-        now = time.monotonic()
+        now, self._is_at_it = time.monotonic(), False
         if answer is None:  # it has told why
             self._drain_at = now + AGAIN_S
             return
