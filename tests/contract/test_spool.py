@@ -10,7 +10,7 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from rqscan.errors import HomeUnavailable, StoreUnavailable
+from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
 from rqscan.home import keep_id, known_id
 from rqscan.settings import SpoolSettings
 from rqscan.states import ChunkState
@@ -296,4 +296,35 @@ def test_outbox_waits_for_a_dead_store_once(mariadb, home):
     assert Breaker(settings.home).away() is None
     assert outbox.record(a_record(0, seen(9), attempt=2)) is Kept.STORED
     assert in_store(settings)[0] == [(0, 9), (1, 1001), (2, 1002)]
+    outbox.close()
+
+
+def test_a_schema_that_is_not_as_it_should_be_keeps_all_spooled(settings):
+    rename = "ALTER TABLE observations RENAME TO {}".format
+    outbox = Outbox(settings)
+    with Database.open(settings) as database, database.transaction() as connection:
+        connection.cursor().execute(rename("elsewhere"))
+    assert outbox.record(a_record(0)) is Kept.SPOOLED
+    assert outbox.record(a_record(1)) is Kept.SPOOLED
+    assert Breaker(settings.home).away().fault is Fault.REFUSED
+    with pytest.raises(StoreUnavailable, match="rqscan db migrate"):
+        drain(settings, Moved(), by_force=True)
+    assert (Spool(settings).status().records, Spool(settings).status().quarantined) == (2, 0)
+    with Database.open(settings) as database, database.transaction() as connection:
+        connection.cursor().execute("ALTER TABLE elsewhere RENAME TO observations")
+    assert drained(settings, by_force=True).rows == 2
+    outbox.close()
+
+
+def test_a_record_waits_for_others_and_opens_no_breaker(mariadb, home, monkeypatch):
+    monkeypatch.setattr("rqscan.store.outbox.BUSY_S", 0.0)
+    settings = settings_of(home, mariadb.database_url())
+    plan(settings)
+    outbox = Outbox(settings)
+    with Database.open(settings) as other, other.transaction() as connection:
+        connection.cursor().execute("UPDATE chunks SET worker = 'x' WHERE chunk = 0")
+        assert outbox.record(a_record(0)) is Kept.SPOOLED  # after innodb_lock_wait_timeout
+        assert Breaker(settings.home).away() is None
+        assert outbox.record(a_record(1)) is Kept.STORED
+    assert drained(settings).rows == 1
     outbox.close()
