@@ -15,6 +15,7 @@ from rqscan.home import keep_id, known_id
 from rqscan.settings import SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.breaker import Breaker
+from rqscan.store.chunks import Chunks
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
 from rqscan.store.migrate import open_current
@@ -83,6 +84,31 @@ def test_late_record_overwrites_nothing(settings, spool):
         Repository(database).record(a_record(1, seen(3), attempt=2))
     assert drained(settings) == Moved(fenced=2)
     assert in_store(settings)[0] == [(0, 2), (1, 3)]
+
+
+def test_what_was_kept_stands_until_its_chunk_has_run_anew(settings, spool):
+    """Redis has forgotten that it had ended, so it was planned again, before the drain came."""
+    with open_current(settings) as database:
+        chunks, store = Chunks(database), Repository(database)
+        for chunk in range(3):
+            spool.append(a_record(chunk, seen(chunk)))
+        spool.append(a_record(2, seen(9), attempt=2, state=ChunkState.FAILED, error="E: x"))
+        chunks.mark_enqueued("s1", range(3))
+        (planned,) = chunks.pages("s1")
+        chunks.raise_generation("s1", planned)
+        chunks.cancel_some("s1", [1])
+        moved = drained(settings)
+        assert (moved.rows, moved.fenced) == (2, 2)
+        assert in_store(settings) == ([(0, 0), (2, 2)], {"finished": 2, "cancelled": 1})
+        (page,) = chunks.pages("s1")
+        assert [(one.generation, one.attempt) for one in page] == [(2, 0)] * 3
+        late = a_record(0, seen(5), state=ChunkState.FAILED, generation=2, error="E: x")
+        assert not store.record(late)  # it is finished, with rows
+        assert store.record(a_record(0, seen(6), generation=2))
+        assert not store.record(a_record(2, seen(7)))  # nobody kept that
+        spool.append(a_record(0, seen(0)))
+        assert drained(settings).fenced == 1
+    assert in_store(settings)[0] == [(0, 6), (2, 2)]
 
 
 def test_record_of_another_store_waits_for_it(settings, spool):
