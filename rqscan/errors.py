@@ -19,11 +19,13 @@ A message is one sentence that names what failed, the object, the value got and 
 never holds a password. `advice` is the one more line that the command line may print.
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 __all__ = [
     "ConfigError",
     "FailedError",
+    "Fault",
     "FencedError",
     "HomeUnavailable",
     "OutOfScopeError",
@@ -67,8 +69,23 @@ class RedisUnavailable(ServiceUnavailable):
     """Redis cannot be reached, refuses us, or has no binary to start."""
 
 
+class Fault(StrEnum):
+    """What keeps the store from taking what it is given: how soon to try again depends on it."""
+
+    AWAY = "away"  # not reached, or lost on the way
+    BUSY = "busy"  # others are in the way
+    FULL = "full"  # its disk
+    REFUSED = "refused"  # account, rights, schema: somebody must see to it
+
+
 class StoreUnavailable(ServiceUnavailable):
     """The database cannot be reached, refuses us, or cannot be written."""
+
+    def __init__(
+        self, message: str, *, advice: str | None = None, fault: Fault = Fault.AWAY
+    ) -> None:
+        super().__init__(message, advice=advice)
+        self.fault = fault
 
 
 class HomeUnavailable(ServiceUnavailable):

@@ -36,6 +36,12 @@ class Event(StrEnum):
     REDIS_LOST = "redis_lost"
     REDIS_BACK = "redis_back"
     REDIS_REFUSED = "redis_refused"
+    STORE_LOST = "store_lost"
+    STORE_BACK = "store_back"
+    CLAIMS_HELD = "claims_held"
+    CLAIMS_RESUMED = "claims_resumed"
+    SPOOL_BROKEN = "spool_broken"
+    ROWS_QUARANTINED = "rows_quarantined"
     MISMATCHED = "mismatched"
     CLOCK_OFF = "clock_off"
     ERRAND_FAILED = "errand_failed"
@@ -56,7 +62,8 @@ class Event(StrEnum):
 
 _WARNINGS = {
     Event.JOB_FAILED, Event.JOB_RETRIED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED,
-    Event.WORKERS_LOST, Event.REDIS_LOST, Event.REDIS_REFUSED, Event.MISMATCHED,
+    Event.WORKERS_LOST, Event.REDIS_LOST, Event.REDIS_REFUSED, Event.STORE_LOST, Event.CLAIMS_HELD,
+    Event.SPOOL_BROKEN, Event.ROWS_QUARANTINED, Event.MISMATCHED,
     Event.CLOCK_OFF, Event.ERRAND_FAILED, Event.ENDS_UNREADABLE,
     Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,

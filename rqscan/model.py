@@ -105,6 +105,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     scan_id: str
     chunks: Counts
     observations: int = 0
+    spooled: int = 0  # of these, those that were not in the store when their chunk ended
     probes: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -104,8 +104,10 @@ class SpoolSettings(Struct, frozen=True):
     """How rows are kept on this host's disk while they are not in the store."""
 
     mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
-    max_bytes: Positive = 1_073_741_824
+    max_bytes: Positive = 1_073_741_824  # from 80 % on workers claim nothing
     max_delay_s: Seconds = 300
+    drain_rows_per_s: Count = 0  # 0: no limit
+    drain_bytes_per_s: Count = 0  # of rows as the spool has them; 0: no limit
 
 
 class IdleSettings(Struct, frozen=True):
@@ -117,7 +119,7 @@ class IdleSettings(Struct, frozen=True):
     for_s: Seconds = 5
 
 
-NOT_IN_FORCE = ("spool.", "idle.")
+NOT_IN_FORCE = ("idle.",)
 """Parts of names of settings that are read and checked, and do nothing in this version."""
 
 
@@ -143,4 +145,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     def without_effect(self) -> list[str]:
         """Names of the settings that the user made and that do nothing in this version."""
         made = (name for name, source in self.origin.items() if source != "default")
-        return [name for name in made if any(part in name for part in NOT_IN_FORCE)]
+        dead = NOT_IN_FORCE + (("spool.mode",) if self.spool.mode == "redis_stream" else ())
+        return [name for name in made if any(part in name for part in dead)]

@@ -84,6 +84,6 @@ class ScriptedWorker:
         fields = ["exc_info", zlib.compress(f"Traceback\n  line\n{error}\n".encode())]
         got = self._run(
             scripts.FINISH, own, job, self.jobs.pop(job), how, 3600, failure_ttl_s, "0.5",
-            self._queue, 3, 7, 70, 0, 0, 0, 0, 0, 2, *fields,
+            self._queue, 3, 7, 70, 0, 0, 0, 0, 0, 0, 2, *fields,
         )  # fmt: skip
         assert (got[0] if isinstance(got, list) else got) == (answer or how.encode())

@@ -6,7 +6,8 @@
 --      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 losses from which it fails,
 --      9 observations, 10 probes, 11 refused (0, 1), 12 delay of a retry (s), 13 most failures that
 --      are tried again, 14 repeated after that delay though it is finished (0, 1), 15 then at the
---      front (0, 1), 16 number of fields, then job fields, then fields of the result
+--      front (0, 1), 16 observations that are spooled, 17 number of fields, then job fields, then
+--      fields of the result
 -- Returns what the job is now: finished, failed, stopped, queued (lost, displaced, given back) or scheduled
 --      (to be tried again), also if this attempt's end was recorded before; or
 --      fenced (a later attempt holds the job), gone (no such job); or
@@ -29,8 +30,8 @@ end
 
 local s, us = now()
 local at = iso(s, us)
-local delay_s, nfields = tonumber(ARGV[12]), tonumber(ARGV[16])
-local changes = {'rqscan_token', 'done:' .. token, 'last_heartbeat', at, unpack(ARGV, 17, 16 + nfields)}
+local delay_s, nfields = tonumber(ARGV[12]), tonumber(ARGV[17])
+local changes = {'rqscan_token', 'done:' .. token, 'last_heartbeat', at, unpack(ARGV, 18, 17 + nfields)}
 
 local function change(...)
   for _, part in ipairs({...}) do changes[#changes + 1] = part end
@@ -39,8 +40,8 @@ local function change(...)
 end
 
 local function keep_result(ttl)
-  if #ARGV == 16 + nfields or ttl == 0 then return end
-  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 17 + nfields))
+  if #ARGV == 17 + nfields or ttl == 0 then return end
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 18 + nfields))
   if ttl > 0 then redis.call('EXPIRE', KEYS[8], ttl) else redis.call('PERSIST', KEYS[8]) end
 end
 
@@ -95,7 +96,7 @@ if ARGV[11] == '1' then redis.call('HINCRBY', KEYS[10], 'refused', 1) end
 local scan = asks.rqscan_scan
 if scan then
   local ended = is_done and 'done' or 'failed'
-  count_end(scan, number_of(KEYS[1], scan), at, ended, ARGV[9], ARGV[10])
+  count_end(scan, number_of(KEYS[1], scan), at, ended, ARGV[9], ARGV[10], ARGV[16])
 end
 local answer = with_follow_up(KEYS[1], id, how, s, how, asks)
 change('status', how, 'ended_at', at)

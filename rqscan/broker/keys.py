@@ -93,8 +93,9 @@ def record(worker_name: str) -> str:
 
 
 def progress(scan_id: str) -> str:
-    """Hash of a scan's counts: total, done, failed, cancelled, observations, probes.
+    """Hash of a scan's counts: total, done, failed, cancelled, observations, probes, spooled.
 
+    The last are those observations that were not in the store yet when their chunk ended.
     Besides started_at and, once all have ended, finished_at; it is then kept for a day.
     """
     return f"{OWN}scan:{scan_id}"

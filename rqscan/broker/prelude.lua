@@ -152,8 +152,9 @@ local function number_of(job, scan)
 end
 
 -- Count the end of chunk `number` in its scan's progress, once however often it is told; the last
--- one ends the scan. True if it was counted now.
-local function count_end(scan, number, at, how, observations, probes)
+-- one ends the scan. `spooled` of its observations were not in the store yet. True if it was counted
+-- now.
+local function count_end(scan, number, at, how, observations, probes, spooled)
   local progress = 'rqscan:scan:' .. scan
   local names, counts = {'total', 'done', 'failed', 'cancelled', 'observations', 'probes'}, {}
   for i, value in ipairs(redis.call('HMGET', progress, unpack(names))) do
@@ -165,6 +166,7 @@ local function count_end(scan, number, at, how, observations, probes)
   redis.call('HSET', progress, how, counts[how],
     'observations', string.format('%d', (counts.observations or 0) + observations),
     'probes', string.format('%d', (counts.probes or 0) + probes))
+  if spooled and spooled ~= '0' then redis.call('HINCRBY', progress, 'spooled', spooled) end
   if (counts.done or 0) + (counts.failed or 0) + (counts.cancelled or 0) >= counts.total then
     redis.call('HSET', progress, 'finished_at', at)
     for _, of in ipairs({'', ':ended', ':generations'}) do redis.call('EXPIRE', progress .. of, 86400) end

@@ -35,6 +35,7 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "queue": ("Operate", "List, pause, resume and empty queues."),
     "failed": ("Operate", "Show, requeue and delete failed jobs."),
     "control": ("Operate", "Tell workers what to do."),
+    "spool": ("Operate", "Show and drain what this host keeps for the database."),
     "config": ("Set-up", "Show the settings in force."),
     "kinds": ("Set-up", "List the scan kinds with their parameters."),
     "db": ("Set-up", "Make and check the database's tables."),

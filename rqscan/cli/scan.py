@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from rqscan.cli.group import Command
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
-from rqscan.errors import RedisUnavailable, UsageError
+from rqscan.errors import RedisUnavailable, StoreUnavailable, UsageError
 from rqscan.fleet.presence import is_listening
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
@@ -87,8 +88,7 @@ def scan(
             click.echo(f"scan {plan.scan.scan_id} goes on; see `rqscan scans`", err=True)
             raise
         if not as_json:
-            with repository() as store:
-                print_rows(store.rows(plan.scan.scan_id))
+            _print_rows(plan.scan.scan_id)
     _show(plan.scan, progress, as_json=as_json)
     return 1 if wait and progress.state != ScanState.FINISHED else 0
 
@@ -173,6 +173,24 @@ def _stored_progress(scan_id: str) -> Progress:
         return store.progress(scan_id)
 
 
+def _print_rows(scan_id: str) -> None:
+    try:
+        with repository() as store:
+            print_rows(store.rows(scan_id))
+    except StoreUnavailable as e:  # which keeps no scan from its end
+        click.echo(f"{e}; see its rows later with: rqscan results {scan_id}", err=True)
+
+
+def _spooled(progress: Progress) -> int:
+    """Count the observations that are still on their way to the store."""
+    if not progress.spooled:
+        return 0
+    with suppress(StoreUnavailable):
+        missing = progress.observations - _stored_progress(progress.scan_id).observations
+        return max(0, min(missing, progress.spooled))
+    return progress.spooled
+
+
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
     least_s, most_s = (round(seconds, 3) for seconds in plan.estimate_s())
     counts = {
@@ -195,7 +213,8 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
 def _show(scan: Scan, progress: Progress, *, as_json: bool) -> None:
     until = progress.finished_at or clock.now()
     elapsed_s = round((until - scan.requested_at).total_seconds(), 3)
-    known = summary(scan, progress) | {"spooled": 0, "elapsed_s": elapsed_s}
+    spooled = _spooled(progress)
+    known = summary(scan, progress) | {"spooled": spooled, "elapsed_s": elapsed_s}
     if as_json:
         names = "scan_id state chunks observations spooled probes elapsed_s"
         print_json({name: known[name] for name in names.split()})
@@ -203,7 +222,8 @@ def _show(scan: Scan, progress: Progress, *, as_json: bool) -> None:
     counts = progress.chunks
     click.echo(
         f"scan {scan.scan_id} {progress.state}: {progress.observations} observations, "
-        f"{progress.probes:,} probes, {counts.done} of {counts.total} chunks done"
+        + (f"{spooled} of them not in the database yet, " if spooled else "")
+        + f"{progress.probes:,} probes, {counts.done} of {counts.total} chunks done"
         + (f", {counts.failed} failed" if counts.failed else "")
         + (f", {counts.cancelled} cancelled" if counts.cancelled else "")
         + (f", {elapsed_s:.1f} s" if progress.is_ended else ""),

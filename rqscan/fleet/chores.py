@@ -29,7 +29,7 @@ from rqscan.scan import compare
 from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.migrate import open_current
-from rqscan.store.outbox import Outbox
+from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.repository import Repository
 
 __all__ = ["main"]
@@ -70,7 +70,7 @@ def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
             state=ChunkState.FAILED, worker=worker, error=error,
             started_at=at - timedelta(seconds=worked_s), finished_at=at,
         )  # fmt: skip
-        recorded += outbox.record(record)
+        recorded += outbox.record(record) is not Kept.REFUSED
     outbox.close()
     return {"recorded": recorded}
 

@@ -39,6 +39,7 @@ class Claims:
         boot: random text of this process; tokens begin with it.
         registration: gives the epoch; nothing is claimed while it is not current.
         start: called with each job that was claimed.
+        is_held: tells whether nothing is to be claimed for a while.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Claims:
         boot: str,
         registration: Registration,
         start: Callable[[Assignment], None],
+        *,
+        is_held: Callable[[], bool],
     ) -> None:
         self._name, self._queues, self._boot = name, queues, boot
         self._names: Sequence[str] = list(queues)
@@ -56,7 +59,7 @@ class Claims:
             *map(keys.queue, queues), *map(keys.bell, queues),
         ]  # fmt: skip
         self._caps = [queue.concurrency for queue in queues.values()]
-        self._registration, self._start = registration, start
+        self._registration, self._start, self._is_held = registration, start, is_held
         self._has_bell = False
         self.is_open = False  # a claim is on its way
         self.is_wanted = False
@@ -73,7 +76,7 @@ class Claims:
 
     def claim(self, link: Link, bell: Link, free: int) -> None:
         """Claim up to `free` jobs if that is wanted; with none free only hand a bell on."""
-        free = 0 if self.is_draining else free
+        free = 0 if self.is_draining or self._is_held() else free
         if not self.is_wanted or self.is_open or not self._registration.may_claim:
             return
         if not free and not self._has_bell:

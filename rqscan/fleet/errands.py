@@ -1,7 +1,7 @@
 """Errands: what a worker has done by a child process, because its loop must not wait.
 
-Database, disk and slow Redis work (`rqscan.fleet.chores`) runs in a child started by exec, with the
-settings on its stdin; the loop hears when it has ended.
+Database, disk and slow Redis work (`rqscan.fleet.chores`, `drain_chore`) runs in a child started by
+exec, with the settings on its stdin; the loop hears when it has ended.
 """
 
 import json
@@ -24,6 +24,10 @@ __all__ = ["Errands"]
 
 LIMIT_S = 600.0
 """Longest errand: a comparison of millions of chunks takes minutes."""
+
+CHORES = "rqscan.fleet.chores"
+MODULES = {"drain": "rqscan.fleet.drain_chore"}
+"""Of the verbs that come often enough to have a module that loads less."""
 
 Done = Callable[[dict[str, Any] | None], None]
 
@@ -50,7 +54,7 @@ class Errands:
             given.seek(0)
             try:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", "rqscan.fleet.chores", verb, str(os.getpid())],
+                    [sys.executable, "-m", MODULES.get(verb, CHORES), verb, str(os.getpid())],
                     stdin=given,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -6,12 +6,10 @@ database for the id; the last one is kept in the home, for a start while the dat
 """
 
 import time
-from contextlib import suppress
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from rqscan.broker.payload import PROTOCOL
+from rqscan.home import keep_id, known_id
 from rqscan.logs import Event, log
 from rqscan.settings import Settings
 
@@ -26,15 +24,12 @@ class Handshake:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
-        about = blake2b((settings.database.url or "").encode(), digest_size=8).hexdigest()
-        self._kept = Path(settings.home) / f"store-{about}"
+        self._settings = settings
         self.ask_at = 0.0  # monotonic: when to ask the database for its id
-        self.store_id = ""
+        self.store_id = known_id(settings)
         self._fleet = "", ""  # store and protocol as Redis has told them last
         self.mismatch = ""  # why it must do nothing: both values
         self.is_waiting = False  # the fleet has a store, and ours is not known yet
-        with suppress(OSError):
-            self.store_id = self._kept.read_text("ascii").strip()
 
     @property
     def is_ours(self) -> bool:
@@ -54,9 +49,7 @@ class Handshake:
             self.ask_at = time.monotonic() + ASK_S
             return
         self.store_id = answer["store_id"]
-        with suppress(OSError):  # a full disk: the database tells it again
-            self._kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._kept.write_text(self.store_id, "ascii")
+        keep_id(self._settings, self.store_id)
 
     def judge(self, store_id: str, protocol: str) -> bool:
         """Compare with what Redis tells (empty: nothing); True if the verdict has changed."""

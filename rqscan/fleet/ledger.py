@@ -137,7 +137,7 @@ class Ledger:
             self._limits.get(end.disposition, 0),
             end.observations, end.probes, int(end.is_refused),
             f"{end.retry_delay_s:.3f}", end.retries, int(end.is_repeated), int(end.is_front),
-            2 * len(end.fields), *flat(end.fields), *flat(end.result),
+            end.spooled, 2 * len(end.fields), *flat(end.fields), *flat(end.result),
             then=lambda answer: self._on_recorded(token, answer),
         )  # fmt: skip
 

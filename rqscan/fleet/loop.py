@@ -35,6 +35,7 @@ from rqscan.fleet.peek import Peek
 from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
+from rqscan.fleet.spooling import Spooling
 from rqscan.fleet.unrecorded import Unrecorded
 from rqscan.logs import Event, log
 from rqscan.settings import QueueSettings, Settings
@@ -89,6 +90,7 @@ class Loop:
         self._kept = Path(settings.home) / "ends"
         self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
+        self._spooling = Spooling(name, settings, self._errands)
         self._outage = Outage(worker=name)
         limits = {"lost": worker.max_lost, "displaced": worker.max_host_losses}
         self._ledger = Ledger(name, self._outage, limits, self._unrecorded.add)
@@ -104,7 +106,10 @@ class Loop:
             handshake=self._handshake, describe=self._describe,
             held=lambda: self._attempts.held, on_beat=self._on_beat,
         )  # fmt: skip
-        self._claims = Claims(name, mine, self._boot, self._registration, self._attempts.start)
+        self._claims = Claims(
+            name, mine, self._boot, self._registration, self._attempts.start,
+            is_held=lambda: bool(self._spooling.holds),
+        )  # fmt: skip
         self._command = Link(
             client, self._selector,
             lambda: self._registration.link_is_up(self._command.run_id), self._on_down,
@@ -161,6 +166,9 @@ class Loop:
         self._command.check()
         self._errands.check()
         self._unrecorded.check()
+        if self._spooling.check():
+            self._want()
+            self._registration.renew()  # for all to see
         if self._handshake.is_due():
             self._errands.run("store", then=self._on_store)
         self._commands.check()
@@ -179,7 +187,8 @@ class Loop:
 
     def _deadline(self) -> float:
         longest_s = 0.1 if self._signals else self._settings.worker.heartbeat_s
-        parts = (self._command, self._commands, self._attempts, self._errands, self._unrecorded)
+        parts = (self._command, self._commands, self._attempts, self._errands, self._unrecorded,
+                 self._spooling)  # fmt: skip
         deadlines = [time.monotonic() + longest_s, *(part.deadline for part in parts)]
         if self._may_beat:
             deadlines += [x.deadline for x in (self._registration, self._rescue, self._left_over)]
@@ -252,7 +261,8 @@ class Loop:
             return WorkerState.MISMATCHED
         if self._handshake.is_waiting:
             return WorkerState.STARTING
-        if self._registration.is_suspended or self._claims.is_draining:
+        is_held = self._claims.is_draining or self._spooling.holds
+        if self._registration.is_suspended or is_held:
             return WorkerState.SUSPENDED
         return WorkerState.BUSY if self._attempts.running else WorkerState.IDLE
 
@@ -264,6 +274,7 @@ class Loop:
             clock_offset_s=self._registration.clockwork.offset_s, done=self._ledger.done,
             clock_error_s=self._registration.clockwork.error_s,
             store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
+            holds=self._spooling.holds, spool=self._spooling.report(),
             failed=self._ledger.failed, rss_bytes=presence.memory_bytes(self._attempts.pids),
         )  # fmt: skip
         state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"

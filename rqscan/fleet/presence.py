@@ -25,6 +25,7 @@ __all__ = [
     "Clockwork",
     "JobReport",
     "Presence",
+    "SpoolReport",
     "client_name",
     "flat",
     "is_listening",
@@ -47,6 +48,17 @@ class JobReport(Struct, frozen=True, kw_only=True):
     age_s: float
     limit_s: int
     progress: float | None = None
+
+
+class SpoolReport(Struct, frozen=True, kw_only=True):
+    """The spool of a worker's home, as of the beat."""
+
+    rows: int = 0
+    bytes: int = 0  # on the disk
+    oldest_s: float | None = None  # since its oldest record came
+    quarantined: int = 0  # entries
+    drain_rows_per_s: float | None = None  # of the last drain that moved something
+    eta_s: float | None = None  # for the rest at that rate
 
 
 @cache
@@ -72,13 +84,20 @@ class Presence(Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = field(default_factory=versions)
     protocol: int = PROTOCOL
     store_id: str = ""  # empty: not known yet
-    mismatch: str = ""  # why it claims nothing
+    mismatch: str = ""  # why it claims nothing: it is of another fleet
+    holds: str = ""  # why it claims nothing for a while
+    spool: SpoolReport | None = None
     clock_offset_s: float | None  # Redis' clock minus this host's
     clock_error_s: float | None = None  # how far off that may be
     utc_offset_s: int = field(default_factory=lambda: time.localtime().tm_gmtoff)
     rss_bytes: int
     done: int
     failed: int
+
+    @property
+    def spool_rows(self) -> int | None:
+        """How many rows this host keeps, as of the beat."""
+        return self.spool.rows if self.spool else None
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

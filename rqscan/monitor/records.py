@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.presence import JobReport, SpoolReport
 from rqscan.model import Counts
 from rqscan.states import WorkerState
 
@@ -57,8 +57,9 @@ class Worker(Struct, frozen=True, kw_only=True):
     mismatch: str | None = None  # store or protocol, here and in the fleet
     clock_offset_s: float | None = None
     utc_offset_s: int | None = None
+    holds: str | None = None  # why it claims nothing for a while
     spool_rows: int | None = None
-    spool: dict[str, float] | None = None
+    spool: SpoolReport | None = None
     rss_bytes: int | None = None
     done: int | None = None
     failed: int | None = None

@@ -59,6 +59,12 @@ def _of_worker(worker: Worker) -> Iterator[Trouble]:
     if worker.state == "mismatched":
         cause = worker.mismatch or "its record is of another version"
         yield Trouble("worker mismatched", worker.name, cause)
+    if worker.holds:
+        yield Trouble("claims held", worker.name, worker.holds)
+    if worker.spool and worker.spool.quarantined:
+        advice = "see them with: rqscan spool quarantine list"
+        cause = f"the database refused rows {worker.spool.quarantined} times; {advice}"
+        yield Trouble("rows quarantined", worker.host or worker.name, cause)
     for job in worker.jobs:
         if 0 < job.limit_s < job.age_s - LIMIT_GRACE_S:
             cause = f"runs for {job.age_s:.0f} s on {worker.name}, its limit is {job.limit_s} s"

@@ -15,13 +15,13 @@ import msgspec
 
 from rqscan import clock
 from rqscan.broker.payload import job_id
-from rqscan.errors import FencedError, RefusedPayloadError, StoreUnavailable, UsageError
+from rqscan.errors import FencedError, RefusedPayloadError, ServiceUnavailable, UsageError
 from rqscan.model import COVERAGE, Chunk, ChunkRecord, Observation
 from rqscan.scan.kinds import Kind, Run, check_params, get_kind, load_kinds
 from rqscan.scan.scope import Scope
 from rqscan.settings import Settings
 from rqscan.states import ChunkState
-from rqscan.store.outbox import Outbox
+from rqscan.store.outbox import Kept, Outbox
 
 __all__ = ["Attempt", "Runner"]
 
@@ -50,13 +50,15 @@ class Runner:
     def run(self, payload: dict[str, Any], attempt: Attempt) -> dict[str, int]:
         """Run one chunk and record how it ended; returns its observations and probes, counted.
 
+        With `spooled` among them those observations are on this host's disk, not in the store yet.
+
         Where the store has it finished by another attempt, that one's end is this one's too: Redis
         may have been set back behind it.
 
         Raises:
             RefusedPayloadError: the payload is no chunk.
             OutOfScopeError: it names a target that this worker may not touch.
-            StoreUnavailable: its rows could not be recorded.
+            ServiceUnavailable: its rows could neither be recorded nor kept on this host's disk.
         """
         try:
             chunk = msgspec.convert(payload, Chunk)
@@ -80,22 +82,26 @@ class Runner:
             # A chunk that will be tried again has not ended: its scan goes on.
             state = ChunkState.PLANNED if attempt.will_retry(e) else ChunkState.FAILED
             failed = record(state=state, finished_at=clock.now(), error=error)
-            with contextlib.suppress(StoreUnavailable):  # the cause matters more than its record
-                if not self._record(failed) and (counts := self._counts(failed)):
+            with contextlib.suppress(ServiceUnavailable):  # the cause matters more than its record
+                is_refused = self._record(failed) is Kept.REFUSED
+                if is_refused and (counts := self._counts(failed)):
                     return counts
                 attempt.on_recorded()
             raise
         finished = record(
             state=ChunkState.FINISHED, finished_at=clock.now(), probes=probes, observations=rows
         )
-        if not self._record(finished):
+        kept = self._record(finished)
+        if kept is Kept.REFUSED:
             if counts := self._counts(finished):
                 return counts
             raise FencedError(
                 f"the rows of chunk {name} were not taken: it is cancelled, has a newer "
                 "attempt, or is not in this store (is it the one that the scan was planned in?)"
             )
-        return {"observations": sum(row.state != COVERAGE for row in rows), "probes": probes}
+        count = sum(row.state != COVERAGE for row in rows)
+        spooled = {"spooled": count} if kept is Kept.SPOOLED else {}
+        return {"observations": count, "probes": probes} | spooled
 
     def _observe(self, chunk: Chunk, attempt: Attempt) -> tuple[list[Observation], int]:
         try:
@@ -122,12 +128,16 @@ class Runner:
     def _kind(self, name: str) -> Kind:
         return get_kind(name)
 
-    def _record(self, record: ChunkRecord) -> bool:
+    def _record(self, record: ChunkRecord) -> Kept:
         return self._outbox.record(record)
 
     def _counts(self, refused: ChunkRecord) -> dict[str, int] | None:
         found = self._outbox.finished(refused)
         return found and dict(zip(("observations", "probes"), found, strict=True))
+
+    def foresee(self) -> None:
+        """Load, in the process that is about to be forked, what the fork will need to record."""
+        self._outbox.foresee()
 
     def close(self) -> None:
         """Close what was opened to record."""

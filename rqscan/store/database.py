@@ -68,7 +68,7 @@ class Database:
                 raise
             reason = error.args[-1] or "the connection is lost"
             message = f"cannot use {self.dialect.where}: {reason}; {advice}"
-            raise StoreUnavailable(message) from error
+            raise StoreUnavailable(message, fault=self.dialect.fault(error)) from error
         except BaseException:
             self._roll_back()
             raise

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+from rqscan.errors import Fault
+
 __all__ = ["MIGRATE", "Dialect"]
 
 MIGRATE = "bring its schema up to date with: rqscan db migrate"
@@ -27,3 +29,9 @@ class Dialect(Protocol):
 
     def advice(self, error: Exception) -> str | None:
         """Say what to do where the database is to blame; None where the statement is."""
+
+    def fault(self, error: Exception) -> Fault:
+        """Say what ails a database that is to blame."""
+
+    def refusal(self, error: Exception) -> str | None:
+        """Give the code of an error that is the fault of the rows alone; None for any other."""

@@ -8,6 +8,7 @@ import pymysql
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
 
+from rqscan.errors import Fault
 from rqscan.store.dialect import MIGRATE
 
 __all__ = ["MySql"]
@@ -23,6 +24,14 @@ ADVICE = {
     **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
     1049: "create it with: CREATE DATABASE",
 }
+FAULTS = {
+    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1698), Fault.REFUSED),
+    **dict.fromkeys((1205, 1213), Fault.BUSY),
+    **dict.fromkeys((1021, 1114), Fault.FULL),
+}
+OF_ROWS = {1048, 1153, 1264, 1265, 1292, 1366, 1406, 1452, 3819, 4025}
+"""No NULL, packet too large, out of range, truncated, wrong value, wrong value or encoding for a
+column, too long, foreign key, check constraint (one code each for MySQL and MariaDB)."""
 
 
 class MySql:
@@ -68,9 +77,20 @@ class MySql:
 
     def advice(self, error: Exception) -> str | None:
         """Say what to do where the database is to blame; None where the statement is."""
+        if self.refusal(error):
+            return None
         away = (pymysql.OperationalError, pymysql.InterfaceError, pymysql.InternalError)
         default = "check that the server runs" if isinstance(error, away) else None
         return ADVICE.get(error.args[0], default) if error.args else default
+
+    def fault(self, error: Exception) -> Fault:
+        """Say what ails a database that is to blame."""
+        return FAULTS.get(error.args[0], Fault.AWAY) if error.args else Fault.AWAY
+
+    def refusal(self, error: Exception) -> str | None:
+        """Give the code of an error that is the fault of the rows alone; None for any other."""
+        is_of_rows = isinstance(error, pymysql.Error) and error.args and error.args[0] in OF_ROWS
+        return str(error.args[0]) if is_of_rows else None
 
 
 def _unix_socket(path: str) -> socket.socket:

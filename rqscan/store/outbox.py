@@ -1,66 +1,114 @@
-"""The one write path of chunk records: from a work-horse into the store."""
+"""The outbox: the one write path of chunk records, from a work-horse into the store or the spool.
 
+The store if it is there; else, and in the mode spool_first always, the spool, from which a drain
+brings them into the store later. What the store would not take for its rows is spooled too: the
+drain finds out which rows. So a job waits for a dead database once in a home, and not again.
+"""
+
+import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from enum import StrEnum
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from rqscan.errors import StoreUnavailable
+from rqscan.errors import Fault, StoreUnavailable
 from rqscan.model import ChunkRecord
 from rqscan.settings import Settings
+from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.dialects import dialect_of
-from rqscan.store.repository import Repository
+from rqscan.store.intake import Intake
 
-__all__ = ["Outbox"]
+if TYPE_CHECKING:
+    from rqscan.store.spool import Spool
 
-RETRY_S = 5.0
-PAUSES_S = 0.05, 1.0
-"""The first pause between two tries, which doubles, and the longest."""
+__all__ = ["Kept", "Outbox"]
 
-T = TypeVar("T")
+BUSY_S = 5.0
+"""How long to go on trying while others are in the way."""
+
+PAUSE_S = 0.2
+"""Longest pause between two such tries; it is drawn at random."""
+
+PATIENCE_S = 30.0
+"""A store that is away is tried again by the drain, in whose way no job is; by a job only if no
+drain has done so for that long."""
+
+
+class Kept(StrEnum):
+    """What became of a record."""
+
+    STORED = "stored"
+    SPOOLED = "spooled"
+    REFUSED = "refused"  # by the store's fence
 
 
 class Outbox:
-    """Puts chunk records into the store; connects at the first one, so that it can be forked."""
+    """Takes chunk records; connects at the first one, so that it can be forked."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._database = Database(dialect_of(settings))
+        self._intake = Intake(self._database)
+        self._breaker = Breaker(settings.home)
+        self._spool: Spool | None = None
+        self._is_local = settings.spool.mode == "spool_first"
 
-    def record(self, record: ChunkRecord) -> bool:
-        """Write a record with its rows, trying again for a few seconds while the store is away.
+    def record(self, record: ChunkRecord) -> Kept:
+        """Keep a record with its rows; they are safe when this returns.
 
         A record can be replayed whole, so a commit that was cut off does no harm.
 
         Returns:
-            Whether it was taken; False when a newer attempt was recorded, or no such chunk planned.
+            What became of it: refused when a newer attempt was recorded, or no such chunk is
+            planned. Of one that is spooled the drain learns that.
 
         Raises:
-            StoreUnavailable: the database stayed away; nothing was written that replaying it
-                would not write again.
+            HomeUnavailable: the store is away, and the spool is full or cannot be used.
         """
-        return _again(Repository(self._database).record, record)
+        if not self._is_local and self._breaker.may_try(PATIENCE_S):
+            try:
+                is_taken = self._store(record)
+            except StoreUnavailable as error:
+                if error.fault is not Fault.BUSY:
+                    self._breaker.open(error.fault, str(error))
+            except Exception as error:
+                if self._database.dialect.refusal(error) is None:
+                    raise
+            else:
+                self._breaker.close()
+                return Kept.STORED if is_taken else Kept.REFUSED
+        self._load_spool().append(record)
+        return Kept.SPOOLED
 
     def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
         """Give observations and probes of a refused record's chunk if another has finished it.
 
         Raises:
-            StoreUnavailable: the database stayed away.
+            StoreUnavailable: the database is away.
         """
-        return _again(Repository(self._database).finished, record)
+        return self._intake.finished(record)
+
+    def foresee(self) -> None:
+        """Load the spool if the next record will go there: once, for all that are forked."""
+        if self._spool is None and (self._is_local or self._breaker.away()):
+            self._load_spool()
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         self._database.close()
 
+    def _store(self, record: ChunkRecord) -> bool:
+        late = time.monotonic() + BUSY_S
+        while True:
+            try:
+                return self._intake.record(record)
+            except StoreUnavailable as error:
+                if error.fault is not Fault.BUSY or time.monotonic() > late:
+                    raise
+            time.sleep(PAUSE_S * int.from_bytes(os.urandom(2)) / 2**16)
 
-def _again(do: Callable[[ChunkRecord], T], record: ChunkRecord) -> T:
-    late = time.monotonic() + RETRY_S
-    pause_s, longest_s = PAUSES_S
-    while True:
-        try:
-            return do(record)
-        except StoreUnavailable:
-            if time.monotonic() > late:
-                raise
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, longest_s)
+    def _load_spool(self) -> "Spool":
+        """Load the spool, and SQLite with it, when it is wanted: it weighs on every horse."""
+        self._spool = self._spool or import_module("rqscan.store.spool").Spool(self._settings)
+        return self._spool

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Queries", "load"]
+__all__ = ["Queries", "load", "read"]
 
 _NAME = re.compile(r"^-- name: (\w+)(?:\([^)\n]*\))?(\^|\$|\*?!|)$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<![:\w']):(\w+)")
@@ -40,7 +40,7 @@ class _Query:
         self.sql, self._result = sql, result
 
     def __call__(
-        self, connection: Any, rows: Iterable[Mapping[str, Any]] = (), **parameters: Any
+        self, connection: Any, rows: Iterable[Mapping[str, Any]] = (), /, **parameters: Any
     ) -> Any:
         cursor = connection.cursor()
         try:
@@ -73,6 +73,11 @@ def load(dialect: str, placeholder: str) -> Queries:
 
     `placeholder` says how its driver writes a parameter, with ``{}`` for its name.
     """
+    return read("queries", dialect, placeholder=placeholder)
+
+
+def read(*names: str, placeholder: str) -> Queries:
+    """Give the statements of these files of ``sql/`` together."""
     folder = Path(__file__).with_name("sql")
-    files = (folder / "queries.sql", folder / f"{dialect}.sql")
-    return Queries("\n".join(file.read_text("utf-8") for file in files), placeholder)
+    texts = [(folder / f"{name}.sql").read_text("utf-8") for name in names]
+    return Queries("\n".join(texts), placeholder)

@@ -3,35 +3,28 @@
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from hashlib import blake2b
-from ipaddress import ip_address
 from typing import Any
 
-from msgspec import json, structs
+from msgspec import json
 
 from rqscan import clock
 from rqscan.batches import batches
 from rqscan.errors import UsageError
-from rqscan.model import COVERAGE, ChunkRecord, Counts, Observation, Progress, Row, Scan
+from rqscan.model import Counts, Progress, Row, Scan
 from rqscan.store.chunks import BATCH, text
-from rqscan.store.database import Database
+from rqscan.store.intake import NO_PORT, Intake, host_key
 
 __all__ = ["Repository"]
 
-NO_PORT = -1
 # A page of rows begins after these values of the row before it.
 CURSOR = ("low", "after_port", "after_kind", "after_proto", "after_state", "after_at", "after_key")
 
 
-class Repository:
+class Repository(Intake):
     """The store's content; every method is one transaction, or one a page.
 
     All of them raise StoreUnavailable when the database is away or refuses us.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._queries = database.queries
 
     def store_id(self) -> str:
         """Give the store's own id: 32 hexadecimal digits, for ever the same."""
@@ -55,42 +48,6 @@ class Repository:
                 rows = [{"scan_id": scan.scan_id, "chunk": n, "kind": kind} for n, kind in batch]
                 self._queries.add_chunks(connection, rows)
         return True
-
-    def record(self, record: ChunkRecord) -> bool:
-        """Write how an attempt ended together with its rows, in place of an earlier attempt's.
-
-        Written twice, it changes nothing.
-
-        Returns:
-            Whether it was taken; False when the chunk is cancelled or not planned, or a newer
-            attempt was recorded, or one that has finished where this one failed.
-        """
-        rows = {row["row_key"]: row for row in (_row(record, seen) for seen in record.observations)}
-        values = structs.asdict(record) | {
-            "started_at": text(record.started_at),
-            "finished_at": text(record.finished_at),
-            "observations": sum(row["state"] != COVERAGE for row in rows.values()),
-            "error": record.error and record.error.encode("utf-8", "replace").decode(),
-        }
-        with self._database.transaction() as connection:
-            is_taken = self._queries.record_chunk(connection, **values)
-            if not is_taken:
-                return False
-            self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
-            # In the order of their keys, two chunks that share rows wait for each other in line.
-            for batch in batches((rows[key] for key in sorted(rows)), BATCH):
-                self._queries.put_rows(connection, batch)
-        return True
-
-    def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
-        """Give observations and probes of a record's chunk if another attempt has finished it.
-
-        That is one of the same generation or of a newer one.
-        """
-        place = {name: getattr(record, name) for name in ("scan_id", "chunk", "generation")}
-        with self._database.transaction(read_only=True) as connection:
-            found = self._queries.finished_chunk(connection, **place)
-        return None if found is None else (found[0], found[1])
 
     def scan(self, scan_id: str) -> Scan:
         """Give a scan.
@@ -146,7 +103,7 @@ class Repository:
         query = self._queries.rows_of_all
         if scan_id is not None:
             query, only["scan_id"] = self._queries.rows_of_scan, scan_id
-        low, high = (_host_key(host),) * 2 if host else (b"", b"\xff")
+        low, high = (host_key(host),) * 2 if host else (b"", b"\xff")
         after = (low, NO_PORT - 1, "", "", "", "1000-01-01 00:00:00.000000", b"")
         while limit is None or limit > 0:
             page = BATCH if limit is None else min(limit, BATCH)
@@ -159,33 +116,6 @@ class Repository:
                 return
             after = found[-1][: len(CURSOR)]
             limit = None if limit is None else limit - page
-
-
-def _host_key(host: str) -> bytes:
-    """Make bytes that sort as the address does: IPv4, then IPv6, then names."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return b"\x7f" + host.encode()
-    return bytes([address.version]) + address.packed + host.partition("%")[2].encode()
-
-
-def _row(record: ChunkRecord, seen: Observation) -> dict[str, Any]:
-    port = NO_PORT if seen.port is None else seen.port
-    host_key = _host_key(seen.host)
-    about = [record.scan_id, record.kind, host_key.hex(), str(port), seen.proto]
-    if seen.state == COVERAGE:
-        about.append(str(record.chunk))
-    return structs.asdict(seen) | {
-        "row_key": blake2b("\0".join(about).encode(), digest_size=16).digest(),
-        "scan_id": record.scan_id,
-        "chunk": record.chunk,
-        "kind": record.kind,
-        "host_key": host_key,
-        "port": port,
-        "data": json.encode(seen.data).decode(),
-        "observed_at": text(seen.observed_at),
-    }
 
 
 def _as_row(found: tuple[Any, ...]) -> Row:

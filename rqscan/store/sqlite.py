@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rqscan.errors import StoreUnavailable
+from rqscan.errors import Fault, StoreUnavailable
 from rqscan.store.dialect import MIGRATE
 
 __all__ = ["Sqlite"]
@@ -25,6 +25,11 @@ ADVICE = {
     sqlite3.SQLITE_CORRUPT: "restore it from a backup or move it away",
     sqlite3.SQLITE_CANTOPEN: RIGHTS,
     sqlite3.SQLITE_READONLY: RIGHTS,
+}
+FAULTS = {
+    sqlite3.SQLITE_BUSY: Fault.BUSY,
+    sqlite3.SQLITE_PROTOCOL: Fault.BUSY,
+    sqlite3.SQLITE_FULL: Fault.FULL,
 }
 
 
@@ -71,5 +76,18 @@ class Sqlite:
 
     def advice(self, error: Exception) -> str | None:
         """Say what to do where the database is to blame; None where the statement is."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
-        return MIGRATE if str(error).startswith("no such ") else ADVICE.get(code)
+        return MIGRATE if str(error).startswith("no such ") else ADVICE.get(_code(error))
+
+    def fault(self, error: Exception) -> Fault:
+        """Say what ails a database that is to blame."""
+        return FAULTS.get(_code(error), Fault.REFUSED)
+
+    def refusal(self, error: Exception) -> str | None:
+        """Give the code of an error that is the fault of the rows alone; None for any other."""
+        is_of_rows = isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError)
+        return getattr(error, "sqlite_errorname", type(error).__name__) if is_of_rows else None
+
+
+def _code(error: Exception) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF  # the low byte is the primary code

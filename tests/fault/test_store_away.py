@@ -1,43 +1,165 @@
-"""The database goes away between a scan's plan and its rows."""
+"""The database goes away under a fleet that works: what it finds arrives, whole and once."""
 
+import json
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
-from rq.job import Job
 
-from rqscan.broker import keys
+from rqscan.scan.progress import read_progress
 from rqscan.settings import DatabaseSettings
+from rqscan.store.database import Database
 from tests.rig import Rig
 from tests.servers import wait_for
 
+ROWS, CHUNKS = 20, 40
 
-def test_a_chunk_whose_rows_cannot_be_stored_is_failed_with_the_reason(
-    settings, mariadb, redis_server, tmp_path
-):
-    url = mariadb.database_url()
-    rig = Rig(replace(settings, database=DatabaseSettings(url=url)), tmp_path)
-    try:
-        first = rig.worker("default")
+
+class Fleet:
+    """A worker with three horses on a MariaDB, and a scan of 40 chunks with 20 rows each."""
+
+    def __init__(self, settings, mariadb, redis_server, folder, rows=ROWS) -> None:
+        url = mariadb.database_url()
+        self.settings = replace(settings, database=DatabaseSettings(url=url))
+        self.redis = redis_server
+        self.rig = Rig(self.settings, folder)
+        self.rig.use_odd_kinds()
+        self.rig.env["RQSCAN_WORKER_HEARTBEAT_S"] = "0.5"
+        self.rows = rows
+        self.worker = self.start()
         wait_for(lambda: list(Path(settings.home).glob("store-*")))  # it knows its store from now
-        assert first.stop() == 0
-        planned = rig.json("scan", "127.0.0.1", "-p", "1-10", "--no-wait")
-        mariadb.kill()
-        worker = rig.worker("default")
-        failed = worker.wait_for_event("job_failed")
-        assert "cannot use" in failed["error"]
-        with redis_server.client() as client:
-            job = Job.fetch(f"{planned['scan_id']}-0-1", connection=client, serializer="json")
-            assert job.get_status() == "failed"
-            assert "StoreUnavailable" in job.latest_result().exc_string
-        mariadb.start()
-        assert rig.json("scan", "127.0.0.1", "-p", "1-10")["state"] == "finished"
+        argv = ("scan", f"127.0.0.1-127.0.0.{CHUNKS}", "--kind", "rows", "-p", str(rows))
+        self.scan_id = self.rig.json(*argv, "--no-wait")["scan_id"]
 
-        def recorded():
-            with redis_server.client() as client:
-                client.delete(keys.progress(planned["scan_id"]))  # it is the store's word
-            states = {scan["scan_id"]: scan["state"] for scan in rig.json("scans")}
-            return states[planned["scan_id"]] == "failed"
+    def start(self, horses: int = 3, **env: str):
+        return self.rig.worker("default", "-c", str(horses), **env)
 
-        wait_for(recorded, 30)
+    def progress(self):
+        with self.redis.client() as client:
+            return read_progress(client, self.scan_id)
+
+    def wait_until_done(self, count: int = CHUNKS) -> None:
+        wait_for(lambda: self.progress().chunks.done >= count, 60, f"{count} chunks")
+
+    def spool(self):
+        return self.rig.json("spool", "status")
+
+    def arrived(self) -> list[tuple[str, int]]:
+        """Give host and port of each row in the table; what is there twice comes twice."""
+        opened = Database.open(self.settings)
+        with opened as database, database.transaction(read_only=True) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT host, port FROM observations ORDER BY host_key, port")
+            return list(cursor.fetchall())
+
+    @property
+    def expected(self) -> list[tuple[str, int]]:
+        hosts = [f"127.0.0.{n}" for n in range(1, CHUNKS + 1)]
+        return [(host, port) for host in hosts for port in range(1, self.rows + 1)]
+
+
+@pytest.fixture
+def rows():
+    return ROWS
+
+
+@pytest.fixture
+def fleet(settings, mariadb, redis_server, tmp_path, rows):
+    made = Fleet(settings, mariadb, redis_server, tmp_path, rows)
+    yield made
+    made.rig.close()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_rows_of_a_store_that_goes_away_arrive_once_it_is_back(fleet, mariadb, how):
+    fleet.wait_until_done(5)
+    mariadb.kill() if how == "killed" else mariadb.freeze()
+    lost = fleet.worker.wait_for_event("store_lost")
+    assert "cannot use" in lost["reason"]
+    fleet.wait_until_done()
+    assert fleet.progress().chunks.failed == 0
+    kept = fleet.spool()
+    assert 0 < kept["rows"] < len(fleet.expected)
+    assert (kept["store_up"], kept["mode"]) == (False, "direct")
+    shown = json.loads(fleet.rig.run("top", "--once", "--json").stdout)
+    (worker,) = shown["workers"]
+    assert worker["spool_rows"] == worker["spool"]["rows"] > 0
+    assert worker["spool"]["oldest_s"] is not None
+    mariadb.start() if how == "killed" else mariadb.thaw()
+    back = fleet.worker.wait_for_event("store_back", timeout=90)
+    wait_for(lambda: fleet.spool()["rows"] == 0, 30)
+    assert fleet.arrived() == fleet.expected
+    assert back["kept_rows"] >= kept["rows"] > 0
+    scan = fleet.rig.json("scans")[0]
+    assert (scan["state"], scan["observations"]) == ("finished", len(fleet.expected))
+    assert len(fleet.worker.of("store_lost")) == len(fleet.worker.of("store_back")) == 1
+
+
+def test_a_worker_that_is_killed_while_it_spools_loses_nothing(fleet, mariadb):
+    fleet.wait_until_done(3)
+    mariadb.kill()
+    for done in (10, 20, 30):
+        fleet.wait_until_done(done)
+        fleet.worker.process.kill()
+        fleet.worker.process.wait()
+        fleet.worker = fleet.start()
+    fleet.wait_until_done()
+    mariadb.start()
+    assert fleet.rig.json("spool", "drain")["left"] == 0
+    assert fleet.arrived() == fleet.expected
+
+
+def test_a_scan_ends_though_its_rows_are_still_spooled(settings, mariadb, redis_server, tmp_path):
+    settings = replace(settings, database=DatabaseSettings(url=mariadb.database_url()))
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    try:
+        rig.worker("default", RQSCAN_SPOOL_MODE="spool_first", RQSCAN_SPOOL_MAX_DELAY_S="300")
+        wait_for(lambda: list(Path(settings.home).glob("store-*")))
+        ended = rig.json("scan", "127.0.0.1-127.0.0.3", "--kind", "rows", "-p", "5")
+        assert (ended["state"], ended["observations"], ended["spooled"]) == ("finished", 15, 15)
+        status = rig.json("spool", "status", RQSCAN_SPOOL_MODE="spool_first")
+        assert (status["rows"], status["mode"], status["store_up"]) == (15, "spool_first", True)
+        assert status["idle"]["forced_at"] > status["oldest_at"]
+        assert rig.json("results") == []
+        mariadb.freeze()
+        assert rig.run("spool", "drain").returncode == 3
+        mariadb.thaw()
+        done = rig.json("spool", "drain")
+        assert (done["drained"], done["left"], done["quarantined"]) == (15, 0, 0)
+        assert len(rig.json("results")) == 15
     finally:
         rig.close()
+
+
+def test_rows_that_waited_long_enough_go_by_themselves(settings, redis_server, tmp_path):
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    rig.env |= {"RQSCAN_SPOOL_MODE": "spool_first", "RQSCAN_SPOOL_MAX_DELAY_S": "1"}
+    try:
+        worker = rig.worker("default")
+        assert rig.json("scan", "127.0.0.1", "--kind", "rows", "-p", "5")["state"] == "finished"
+        wait_for(lambda: len(rig.json("results")) == 5)
+        assert not worker.of("store_lost")
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("rows", [100])
+def test_a_spool_that_is_nearly_full_holds_the_claims_until_it_is_drained(fleet, mariadb):
+    assert fleet.worker.stop() == 0
+    fleet.rig.env |= {"RQSCAN_WORKER_HEARTBEAT_S": "0.2", "RQSCAN_SPOOL_MAX_BYTES": "500000"}
+    mariadb.kill()
+    fleet.worker = fleet.start(horses=1)
+    held = fleet.worker.wait_for_event("claims_held")
+    assert "nearly full" in held["reason"]
+    shown = json.loads(fleet.rig.run("top", "--once", "--json").stdout)
+    assert shown["workers"][0]["state"] in {"suspended", "busy"}
+    assert "claims held" in {trouble["what"] for trouble in shown["trouble"]}
+    assert fleet.progress().chunks.failed == 0
+    mariadb.start()
+    assert fleet.rig.json("spool", "drain")["drained"] > 0
+    fleet.worker.wait_for_event("claims_resumed")
+    fleet.wait_until_done()
+    wait_for(lambda: fleet.spool()["rows"] == 0, 90)
+    assert fleet.arrived() == fleet.expected

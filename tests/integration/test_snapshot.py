@@ -34,7 +34,7 @@ CONTRACT = {
     "redis": "up version rtt_ms",
     "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers",
     "workers": "name host pid state heartbeat_age_s queues job job_age_s jobs versions "
-    "mismatch clock_offset_s utc_offset_s spool_rows spool rss_bytes done failed",
+    "mismatch clock_offset_s utc_offset_s holds spool_rows spool rss_bytes done failed",
     "jobs": "id kind age_s limit_s progress",
     "failed": "group error count last_at queue workers jobs",
     "schedules": "name next_at last_at lateness_s paused state",

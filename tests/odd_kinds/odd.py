@@ -152,3 +152,14 @@ def patricide(addresses, params, run):
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()  # our own end is on its way
     yield
+
+
+@kind("rows", params=Params, probes_per_host=lambda _: 65_536)  # one address a chunk
+def rows(addresses, params, run):
+    """See as many ports as `ports` says, after a while."""
+    wait(0.1)
+    run.advance(65_536)
+    for port in range(1, int(params.ports) + 1):
+        yield Observation(
+            host=addresses[0], port=port, state="open", data={}, observed_at=clock.now()
+        )

@@ -14,6 +14,7 @@ from rqscan.model import ChunkRecord, Observation
 from rqscan.scan import runner
 from rqscan.scan.kinds import Run, kind
 from rqscan.settings import Settings
+from rqscan.store.outbox import Kept
 
 # Not from rqscan.scan.plan: what a kind imports, the template carries, and that knows RQ.
 PROBES_PER_CHUNK = 65_536
@@ -28,8 +29,10 @@ class NoOutbox:
 
     def __init__(self, _settings: Settings) -> None: ...
 
-    def record(self, _record: ChunkRecord) -> bool:
-        return True
+    def record(self, _record: ChunkRecord) -> Kept:
+        return Kept.STORED
+
+    def foresee(self) -> None: ...
 
     def close(self) -> None: ...
 

@@ -26,6 +26,7 @@ def success(assignment: Assignment, value: Any, worked_s: float) -> Outcome:
         result_ttl_s=assignment.result_ttl_s,
         observations=counts.get("observations", 0),
         probes=counts.get("probes", 0),
+        spooled=counts.get("spooled", 0),
         result=_entry(assignment, 1, worked_s) | {"return_value": value_field},
     )
 

@@ -20,6 +20,7 @@ from rqscan.model import Chunk, ChunkRecord, Observation
 from rqscan.process import adopt_orphans, has_children, retitle
 from rqscan.scan.kinds import Kind, Run, check_params
 from rqscan.scan.runner import Runner
+from rqscan.store.outbox import Kept
 
 __all__ = ["rehearse"]
 
@@ -44,8 +45,8 @@ class _Stage(Runner):
     def _kind(self, name: str) -> Kind:
         return Kind(name, _do_nothing, _Nothing, lambda _: 1, lambda _: 0.0)
 
-    def _record(self, _record: ChunkRecord) -> bool:
-        return True
+    def _record(self, _record: ChunkRecord) -> Kept:
+        return Kept.STORED
 
 
 def _do_nothing(_addresses: Sequence[str], _params: Any, run: Run) -> Iterator[Observation]:

@@ -51,6 +51,10 @@ def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], No
     if role == "full":
         plain = importlib.import_module("rqscan.fleet.stable.horse_rq").PlainRunner(settings)
 
+    def fork() -> int:
+        runner.foresee()
+        return os.fork()
+
     def main_of_horse(sock: socket.socket, template_pid: int) -> None:
         after_fork()
         horse.main(sock, template_pid, settings, runner, plain)
@@ -68,13 +72,17 @@ def main(control_fd: int, stacks_fd: int, role: str, after_fork: Callable[[], No
     horses: set[int] = set()
     # A worker killed with unread news gives an error instead of the end of the stream.
     with contextlib.suppress(OSError):
-        _serve(control, woken, horses, main_of_horse)
+        _serve(control, woken, horses, fork, main_of_horse)
     _end_all(horses)
     os._exit(0)
 
 
 def _serve(
-    control: socket.socket, woken: int, horses: set[int], main_of_horse: Callable[..., None]
+    control: socket.socket,
+    woken: int,
+    horses: set[int],
+    fork: Callable[[], int],
+    main_of_horse: Callable[..., None],
 ) -> None:
     orphans = _Orphans(horses)
     poll = select.poll()
@@ -92,7 +100,7 @@ def _serve(
                 return
             me = os.getpid()
             try:
-                pid = os.fork()
+                pid = fork()
             except OSError:  # the limit of processes, or no memory: running horses go on
                 os.close(fds[0])
                 control.send(NEWS.pack(0, 0, 0))

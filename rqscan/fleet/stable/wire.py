@@ -101,6 +101,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag=True):
     is_refused: bool = False
     observations: int = 0
     probes: int = 0
+    spooled: int = 0  # of the observations, those that are not in the store yet
     error: str = ""  # one line, for the log
     poison: str = ""  # the error of a lost job that was lost too often
     fields: dict[str, Any] = field(default_factory=dict)  # of the job's hash

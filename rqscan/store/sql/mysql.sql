@@ -18,6 +18,10 @@ SELECT RELEASE_LOCK(CONCAT('rqscan-', MD5(DATABASE())));
 -- Write a value once; a later call changes nothing.
 INSERT INTO meta (name, value) VALUES (:name, :value) ON DUPLICATE KEY UPDATE value = value;
 
+-- name: longest_statement()$
+-- The most bytes of one statement.
+SELECT @@max_allowed_packet;
+
 -- name: mark_enqueued(scan_id, chunks, generation, enqueued_at)!
 -- Note when these chunks were put into the queue, if they are still of the generation that was put.
 UPDATE chunks SET enqueued_at = :enqueued_at

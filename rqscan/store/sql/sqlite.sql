@@ -16,6 +16,10 @@ SELECT 1;
 -- Write a value once; a later call changes nothing.
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING;
 
+-- name: longest_statement()$
+-- The most bytes of one statement: SQLITE_MAX_SQL_LENGTH, as it is by default.
+SELECT 1000000000;
+
 -- name: mark_enqueued(scan_id, chunks, generation, enqueued_at)!
 -- Note when these chunks were put into the queue, if they are still of the generation that was put.
 UPDATE chunks SET enqueued_at = :enqueued_at

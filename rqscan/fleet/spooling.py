@@ -1,0 +1,168 @@
+"""Spooling: what the spool of this home holds, as one worker sees it, and when it has it drained.
+
+A look at the file (its size and times) tells that something was spooled; a child then says what,
+and drains (`rqscan.fleet.drain_chore`). While the spool is nearly full the worker claims nothing.
+"""
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from rqscan import clock
+from rqscan.fleet.errands import Errands
+from rqscan.fleet.presence import SpoolReport
+from rqscan.home import spool_path, spool_stamp
+from rqscan.logs import Event, log
+from rqscan.settings import Settings
+from rqscan.tally import Drainage
+
+__all__ = ["Spooling"]
+
+LOOK_S = 5.0
+"""Least pause between two children that only say how the spool stands."""
+
+START_S = 0.5
+"""Longest pause before a drain begins, drawn at random: a fleet must not begin at once."""
+
+AGAIN_S = 10.0
+"""Pause after a drain that moved nothing, though the store is there."""
+
+HIGH, LOW = 0.8, 0.7
+"""Parts of spool.max_bytes: from the one on nothing is claimed, below the other it is again."""
+
+LEAST_FREE_BYTES = 10_000_000
+"""A disk with less is as good as full."""
+
+
+class Spooling:
+    """One worker's part in the spool of its home.
+
+    Args:
+        name: of the worker.
+        settings: say where the home is and how large the spool may be.
+        errands: has the child run.
+    """
+
+    def __init__(self, name: str, settings: Settings, errands: Errands) -> None:
+        self._name, self._settings, self._errands = name, settings, errands
+        self._at = 0.0  # monotonic: of the next look at the file
+        self._look_at = 0.0  # monotonic: from then on a change is looked into
+        self._drain_at = float("inf")  # monotonic
+        self._seen: tuple[int, ...] = (0,)  # the file's stamp when the last child began
+        self._is_at_it = False  # a child is
+        self._last: Drainage | None = None
+        self._lost_at: float | None = None  # monotonic: since when the store is away
+        self._kept = 0  # most rows that were seen meanwhile
+        self.holds = ""  # why nothing is to be claimed
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which `check` has something to do."""
+        return min(self._at, self._drain_at)
+
+    def check(self) -> bool:
+        """Look at the file, and have a child see to it if that is due; tell if `holds` changed."""
+        now, before = time.monotonic(), self.holds
+        if now < self.deadline:
+            return False
+        self._at = now + self._settings.worker.heartbeat_s
+        stamp = spool_stamp(self._settings.home)
+        self._judge(stamp[0])
+        has_changed = stamp != self._seen and now >= self._look_at
+        if not self._is_at_it and (now >= self._drain_at or has_changed):
+            self._is_at_it = True
+            self._seen, self._look_at, self._drain_at = stamp, now + LOOK_S, float("inf")
+            self._errands.run("drain", self._may_drain(), then=self._on_answer)
+        return self.holds != before
+
+    def report(self) -> SpoolReport:
+        """Give the figures for all to see."""
+        if self._last is None:
+            return SpoolReport(bytes=spool_stamp(self._settings.home)[0])
+        backlog, moved = self._last.backlog, self._last.moved
+        rate = moved.rows / self._last.worked_s if moved.rows else None
+        return SpoolReport(
+            rows=backlog.rows,
+            bytes=spool_stamp(self._settings.home)[0],
+            oldest_s=self._oldest_s(),
+            quarantined=backlog.quarantined,
+            drain_rows_per_s=rate and round(rate, 1),
+            eta_s=round(backlog.rows / rate, 1) if rate else None,
+        )
+
+    def _may_drain(self) -> bool:
+        """Tell whether rows may go to the store now: the one place where that is asked.
+
+        In the mode spool_first they wait until the oldest has waited long enough, or the spool is
+        nearly full; else they go as soon as the store takes them.
+        """
+        if self._settings.spool.mode != "spool_first" or self.holds:
+            return True
+        return (self._oldest_s() or 0.0) >= self._settings.spool.max_delay_s
+
+    def _oldest_s(self) -> float | None:
+        oldest_at = self._last.backlog.oldest_at if self._last else None
+        if oldest_at is None:
+            return None
+        return max(0.0, round((clock.now() - oldest_at).total_seconds(), 3))
+
+    def _on_answer(self, answer: dict[str, Any] | None) -> None:
+        now, self._is_at_it = time.monotonic(), False
+        if answer is None:  # it has told why
+            self._drain_at = now + AGAIN_S
+            return
+        self._last = last = msgspec.convert(answer, Drainage)
+        self._tell(last)
+        self._at = now  # there may be room again
+        if not last.backlog.records and last.away is None:
+            return
+        pause_s = AGAIN_S
+        if last.away is not None:
+            pause_s = last.again_in_s or AGAIN_S
+        elif last.moved.rows:
+            pause_s = 0.0
+        elif not self._may_drain():
+            pause_s = self._settings.spool.max_delay_s - (self._oldest_s() or 0.0)
+        elif self._settings.spool.mode == "spool_first" and not last.is_elsewhere:
+            pause_s = START_S * secrets.randbelow(1_000) / 1_000
+        self._drain_at = now + pause_s
+
+    def _tell(self, last: Drainage) -> None:
+        self._kept = max(self._kept, last.moved.rows + last.backlog.rows)
+        if last.away is not None and self._lost_at is None:
+            self._lost_at = time.monotonic()
+            log(Event.STORE_LOST, worker=self._name, reason=last.away)
+        elif last.away is None and self._lost_at is not None:
+            away_s = round(time.monotonic() - self._lost_at, 1)
+            log(Event.STORE_BACK, worker=self._name, away_s=away_s, kept_rows=self._kept)
+            self._lost_at, self._kept = None, 0
+        for file, records in last.moved.salvaged:
+            log(Event.SPOOL_BROKEN, worker=self._name, file=file, saved_records=records)
+        if last.moved.quarantined:
+            log(Event.ROWS_QUARANTINED, worker=self._name, entries=last.moved.quarantined,
+                advice="see them with: rqscan spool quarantine list")  # fmt: skip
+
+    def _judge(self, size: int) -> None:
+        """Find out whether more can be spooled, and say so when that changes."""
+        most, before = self._settings.spool.max_bytes, self.holds
+        free_bytes = self._free_bytes()
+        if size >= most * (LOW if before else HIGH):
+            self.holds = f"the spool is nearly full: {size} of {most} bytes"
+        elif self._last and self._last.backlog.records and free_bytes < LEAST_FREE_BYTES:
+            self.holds = f"the spool's disk is nearly full: {free_bytes} bytes are free"
+        else:
+            self.holds = ""
+        if self.holds and not before:
+            log(Event.CLAIMS_HELD, worker=self._name, reason=self.holds)
+        elif before and not self.holds:
+            log(Event.CLAIMS_RESUMED, worker=self._name)
+
+    def _free_bytes(self) -> float:
+        with suppress(OSError):
+            disk = os.statvfs(spool_path(self._settings.home).parent)
+            return disk.f_bavail * disk.f_frsize
+        return float("inf")

@@ -1,0 +1,59 @@
+"""What lies in the home of the store: its id, known also while it is away, and the spool."""
+
+import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from rqscan.settings import Settings
+
+__all__ = ["beside", "drain_lock", "keep_id", "known_id", "spool_path", "spool_stamp"]
+
+
+def known_id(settings: Settings) -> str:
+    """Give the store's id; empty if this home has never reached it."""
+    with suppress(OSError):
+        return _id_file(settings).read_text("ascii").strip()
+    return ""
+
+
+def keep_id(settings: Settings, store_id: str) -> None:
+    """Keep the store's id; whoever reads it meanwhile reads the one before, or this one."""
+    if known_id(settings) == store_id:
+        return
+    path = _id_file(settings)
+    new = beside(path, f".{os.getpid()}")
+    with suppress(OSError):  # a full disk: the database tells it again
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.write_text(store_id, "ascii")
+        new.rename(path)
+
+
+def _id_file(settings: Settings) -> Path:
+    about = blake2b((settings.database.url or "").encode(), digest_size=8).hexdigest()
+    return Path(settings.home) / f"store-{about}"
+
+
+def spool_path(home: str) -> Path:
+    """Name the spool's file."""
+    return Path(home, "spool.db").absolute()
+
+
+def drain_lock(home: str) -> Path:
+    """Name the file that whoever drains the spool holds."""
+    return spool_path(home).with_name("drain.lock")
+
+
+def beside(path: Path, end: str) -> Path:
+    """Name a file that SQLite has beside a database, such as its log (``-wal``)."""
+    return path.with_name(path.name + end)
+
+
+def spool_stamp(home: str) -> tuple[int, ...]:
+    """Give the spool's size with its log, in bytes, and what changes whenever it is written."""
+    path = spool_path(home)
+    found: list[os.stat_result] = []
+    for one in (path, beside(path, "-wal")):
+        with suppress(OSError):
+            found.append(one.stat())
+    return sum(one.st_size for one in found), *(one.st_mtime_ns for one in found)

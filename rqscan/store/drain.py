@@ -1,0 +1,111 @@
+"""The drain: moves what is spooled into the store, oldest first; one process of a home at a time.
+
+batch → one transaction of the store → removed from the spool. Whatever ends it in between, the
+batch is moved again, and that changes nothing.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rqscan.errors import FailedError, Fault, HomeUnavailable, StoreUnavailable
+from rqscan.home import drain_lock
+from rqscan.settings import Settings, SpoolSettings
+from rqscan.store.breaker import Breaker
+from rqscan.store.migrate import open_current
+from rqscan.store.mover import Mover
+from rqscan.store.salvage import salvage
+from rqscan.store.spool import Spool
+from rqscan.tally import Moved
+
+__all__ = ["Held", "drain"]
+
+
+class Held(FailedError):  # noqa: N818 - a state of the home, not a mistake
+    """Another process of this home drains."""
+
+
+def drain(
+    settings: Settings,
+    moved: Moved,
+    *,
+    until: float = float("inf"),
+    by_force: bool = False,
+    on_batch: Callable[[], None] = lambda: None,
+) -> None:
+    """Drain the spool of this home until it holds nothing for the store.
+
+    Args:
+        settings: say where the home and the store are, and how fast to go.
+        moved: is counted up after each batch.
+        until: monotonic time at which to stop after a batch.
+        by_force: try the store also before the breaker's time has come.
+        on_batch: called after each batch.
+
+    Raises:
+        Held: another process drains; names its pid.
+        StoreUnavailable: the store is away; what was not moved stays.
+        HomeUnavailable: the spool cannot be used.
+    """
+    breaker, spool, pace = Breaker(settings.home), Spool(settings), _Pace(settings.spool)
+    with _alone(drain_lock(settings.home)):
+        moved.salvaged += salvage(spool)
+        if not spool.status().records and not breaker.away():
+            return
+        if not (breaker.may_try() or by_force):
+            return
+        try:
+            with open_current(settings) as database:
+                mover = Mover(spool, database, moved)
+                while batch := mover.batch():
+                    pace.wait(sum(one.rows for one in batch), sum(len(x.record) for x in batch))
+                    mover.move(batch)
+                    breaker.close()
+                    on_batch()
+                    if time.monotonic() > until:
+                        return
+            breaker.close()
+        except StoreUnavailable as error:
+            if error.fault is not Fault.BUSY:
+                breaker.open(error.fault, str(error))
+            raise
+        spool.file.keep_ballast()
+
+
+class _Pace:
+    """Keeps a drain below its limits, from the second batch on."""
+
+    def __init__(self, settings: SpoolSettings) -> None:
+        self._limits = settings.drain_rows_per_s, settings.drain_bytes_per_s
+        self._at = 0.0  # monotonic: when the next batch may go
+
+    def wait(self, *amounts: int) -> None:
+        """Wait until a batch of so many rows and bytes may go."""
+        time.sleep(max(0.0, self._at - time.monotonic()))
+        costs = (n / limit for n, limit in zip(amounts, self._limits, strict=True) if limit)
+        self._at = time.monotonic() + max(costs, default=0.0)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the home's right to drain; the kernel frees it with its process."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"cannot use '{path}': {error.strerror}; check its folder"
+        raise HomeUnavailable(message) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "?"
+            raise Held(f"process {holder} drains the spool of this home; wait for it") from None
+        with suppress(OSError):  # a full disk is what a drain is for
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)

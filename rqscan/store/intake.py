@@ -1,0 +1,175 @@
+"""Intake: chunk records as the store takes them, one whole transaction at a time, fenced.
+
+Whatever is written here bears being written again: rows have deterministic keys, and the record's
+(generation, attempt) decides whether it is still wanted.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from hashlib import blake2b
+from ipaddress import ip_address
+from typing import Any
+
+from msgspec import json, structs
+
+from rqscan.batches import batches
+from rqscan.model import COVERAGE, ChunkRecord, Observation
+from rqscan.store.chunks import BATCH, text
+from rqscan.store.database import Database
+
+__all__ = ["NO_PORT", "Intake", "Refusal", "Taken", "host_key"]
+
+NO_PORT = -1
+
+Refusal = tuple[str, str]
+"""Why the store refuses a row: its code and its words."""
+
+
+class Taken(StrEnum):
+    """What became of a record."""
+
+    TAKEN = "taken"
+    FENCED = "fenced"  # the chunk is cancelled, or has a newer attempt, or one that has finished
+    UNKNOWN = "unknown"  # no such chunk is planned here
+
+
+class Intake:
+    """Writes chunk records.
+
+    All methods raise StoreUnavailable when the database is away or refuses us, and the driver's
+    own error where the rows are to blame (`dialect.refusal`): nothing of the call is kept then.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = database.queries
+
+    def record(self, record: ChunkRecord) -> bool:
+        """Write how an attempt ended together with its rows, in place of an earlier attempt's.
+
+        Written twice, it changes nothing.
+
+        Returns:
+            Whether it was taken; False when the chunk is cancelled or not planned, or a newer
+            attempt was recorded, or one that has finished where this one failed.
+        """
+        with self._database.transaction() as connection:
+            return self._record(connection, record) is Taken.TAKEN
+
+    def record_kept(self, records: Iterable[tuple[ChunkRecord, bool]]) -> list[Taken]:
+        """Write records that were kept on a disk meanwhile, in one transaction.
+
+        With True beside it a record's rows come after the others of its attempt, which stay. One
+        that has finished is wanted also where its chunk was planned anew since and nothing has come
+        of that: while the store was away Redis may have forgotten that it had ended.
+        """
+        with self._database.transaction() as connection:
+            return [
+                self._add_rows(connection, record)
+                if is_part
+                else self._record(connection, record, was_kept=True)
+                for record, is_part in records
+            ]
+
+    def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
+        """Give observations and probes of a record's chunk if another attempt has finished it.
+
+        That is one of the same generation or of a newer one.
+        """
+        place = {name: getattr(record, name) for name in ("scan_id", "chunk", "generation")}
+        with self._database.transaction(read_only=True) as connection:
+            found = self._queries.finished_chunk(connection, **place)
+        return None if found is None else (found[0], found[1])
+
+    def refused(self, record: ChunkRecord) -> list[tuple[Observation, Refusal]]:
+        """Find the rows of a record that the store does not take; nothing is written."""
+        found: list[tuple[Observation, Refusal]] = []
+
+        def look(connection: Any, some: Sequence[Observation]) -> None:
+            try:
+                self._put(connection, _rows(record, some))
+            except Exception as error:
+                code = self._database.dialect.refusal(error)
+                if code is None:
+                    raise
+                if len(some) == 1:
+                    found.append((some[0], (code, str(error.args[-1]))))
+                    return
+                middle = len(some) // 2
+                look(connection, some[:middle])
+                look(connection, some[middle:])
+
+        with self._database.transaction() as connection:
+            look(connection, record.observations)
+            connection.rollback()
+        return found
+
+    def longest_statement(self) -> int:
+        """Give the most bytes that the store takes in one statement."""
+        with self._database.transaction(read_only=True) as connection:
+            return int(self._queries.longest_statement(connection))
+
+    def _record(self, connection: Any, record: ChunkRecord, *, was_kept: bool = False) -> Taken:
+        rows = _rows(record, record.observations)
+        values = structs.asdict(record) | {
+            "started_at": text(record.started_at),
+            "finished_at": text(record.finished_at),
+            "observations": sum(row["state"] != COVERAGE for row in rows),
+            "error": record.error and record.error.encode("utf-8", "replace").decode(),
+        }
+        if not self._queries.record_chunk(connection, **values, was_kept=was_kept):
+            return self._fenced(connection, record)
+        self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
+        self._put(connection, rows)
+        return Taken.TAKEN
+
+    def _add_rows(self, connection: Any, record: ChunkRecord) -> Taken:
+        place = {name: getattr(record, name) for name in ("scan_id", "chunk")}
+        fence = place | {"generation": record.generation, "attempt": record.attempt}
+        if not self._queries.lock_chunk(connection, **fence):
+            return self._fenced(connection, record)
+        self._put(connection, _rows(record, record.observations))
+        self._queries.count_rows(connection, **place)
+        return Taken.TAKEN
+
+    def _put(self, connection: Any, rows: Iterable[dict[str, Any]]) -> None:
+        for batch in batches(rows, BATCH):
+            self._queries.put_rows(connection, batch)
+
+    def _fenced(self, connection: Any, record: ChunkRecord) -> Taken:
+        place = {"scan_id": record.scan_id, "chunk": record.chunk}
+        is_known = self._queries.has_chunk(connection, **place)
+        return Taken.FENCED if is_known else Taken.UNKNOWN
+
+
+def host_key(host: str) -> bytes:
+    """Make bytes that sort as the address does: IPv4, then IPv6, then names."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return b"\x7f" + host.encode()
+    return bytes([address.version]) + address.packed + host.partition("%")[2].encode()
+
+
+def _rows(record: ChunkRecord, some: Iterable[Observation]) -> list[dict[str, Any]]:
+    rows = {row["row_key"]: row for row in (_row(record, seen) for seen in some)}
+    # In the order of their keys, two chunks that share rows wait for each other in line.
+    return [rows[key] for key in sorted(rows)]
+
+
+def _row(record: ChunkRecord, seen: Observation) -> dict[str, Any]:
+    port = NO_PORT if seen.port is None else seen.port
+    key = host_key(seen.host)
+    about = [record.scan_id, record.kind, key.hex(), str(port), seen.proto]
+    if seen.state == COVERAGE:
+        about.append(str(record.chunk))
+    return structs.asdict(seen) | {
+        "row_key": blake2b("\0".join(about).encode(), digest_size=16).digest(),
+        "scan_id": record.scan_id,
+        "chunk": record.chunk,
+        "kind": record.kind,
+        "host_key": key,
+        "port": port,
+        "data": json.encode(seen.data).decode(),
+        "observed_at": text(seen.observed_at),
+    }

@@ -1,0 +1,165 @@
+"""The mover: one batch of spooled records into the store, and what it refuses into quarantine.
+
+A batch is one transaction. Where rows in it are refused, its records are stored one by one, and the
+rows of such a record that are to blame are found by halves: the rest of their chunk is stored.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import json, structs
+
+from rqscan.errors import Fault, StoreUnavailable
+from rqscan.model import ChunkRecord, Observation
+from rqscan.store.database import Database
+from rqscan.store.intake import Refusal, Taken
+from rqscan.store.repository import Repository
+from rqscan.store.spool import Refused, Spool, Spooled
+from rqscan.tally import Moved
+
+__all__ = ["Mover"]
+
+BUSY_TRIES = 10
+BUSY_S = 0.5
+"""Longest pause, drawn at random, before what others were in the way of is tried again."""
+
+LARGE_BYTES = 1_000_000
+"""No server is set to take less in one statement."""
+
+UNREADABLE, UNKNOWN, TOO_LARGE = "unreadable", "unknown_chunk", "too_large"
+"""Codes of our own, beside those of the store's errors."""
+
+
+class Mover:
+    """Moves batch after batch; counts in `moved`."""
+
+    def __init__(self, spool: Spool, database: Database, moved: Moved) -> None:
+        self._spool, self._moved = spool, moved
+        self._refusal = database.dialect.refusal
+        self._store = Repository(database)
+        self._store_id = self._store.store_id()
+
+    def batch(self) -> list[Spooled]:
+        """Give the oldest records for this store; none when there are no more."""
+        return self._spool.batch(self._store_id)
+
+    def move(self, batch: Sequence[Spooled]) -> None:
+        """Move a batch out of the spool.
+
+        Raises:
+            StoreUnavailable: the store is away; what was not moved stays in the spool.
+            HomeUnavailable: the spool cannot be used.
+        """
+        if not self._try(batch):
+            return
+        for one in batch:
+            left: Spooled | None = one
+            while left and (error := self._try([left])):
+                left = self._sort_out(left, error)
+
+    def _try(self, batch: Sequence[Spooled]) -> Exception | None:
+        """Move a batch whole; gives the error if something in it is to blame."""
+        try:
+            records = [(json.decode(x.record, type=ChunkRecord), x.is_part) for x in batch]
+            taken = self._record(records)
+        except msgspec.MsgspecError as error:
+            return error
+        except StoreUnavailable as error:
+            if error.fault is not Fault.AWAY or not self._may_be_too_large(batch):
+                raise
+            return error
+        except Exception as error:
+            if self._refusal(error) is None:
+                raise
+            return error
+        for one, its in zip(batch, taken, strict=True):
+            self._moved.rows += one.rows if its == Taken.TAKEN else 0
+            self._moved.fenced += one.rows if its == Taken.FENCED else 0
+            if its == Taken.UNKNOWN:
+                reason = "no such chunk is planned in this store; was its scan removed?"
+                self._set_aside(one, [_refused(one, one.record, one.rows, (UNKNOWN, reason))])
+        known = [x for x, its in zip(batch, taken, strict=True) if its != Taken.UNKNOWN]
+        self._spool.remove(known)
+        return None
+
+    def _record(self, records: Sequence[tuple[ChunkRecord, bool]]) -> list[Taken]:
+        for _ in range(BUSY_TRIES):
+            try:
+                return self._store.record_kept(records)
+            except StoreUnavailable as error:
+                if error.fault is not Fault.BUSY:
+                    raise
+            time.sleep(BUSY_S * int.from_bytes(os.urandom(2)) / 2**16)
+        return self._store.record_kept(records)
+
+    def _may_be_too_large(self, batch: Sequence[Spooled]) -> bool:
+        """Tell whether a server that has hung up, and answers again, may have done so for a row."""
+        large = max(len(one.record) for one in batch)
+        return large > LARGE_BYTES and large > self._store.longest_statement() // 4
+
+    def _sort_out(self, one: Spooled, error: Exception) -> Spooled | None:
+        """Put what is refused of a record into quarantine; gives what is left of it."""
+        try:
+            fields = json.decode(one.record)
+            rows = [(row, _read(row)) for row in fields["observations"]]
+            record = msgspec.convert(fields | {"observations": []}, ChunkRecord)
+        except (msgspec.MsgspecError, TypeError, LookupError) as e:
+            return self._set_aside(one, [_refused(one, one.record, one.rows, (UNREADABLE, str(e)))])
+        bad = {n: (UNREADABLE, seen) for n, (_, seen) in enumerate(rows) if isinstance(seen, str)}
+        bad = bad or self._refused(record, [seen for _, seen in rows])
+        if not bad:
+            if isinstance(error, StoreUnavailable):
+                raise error
+            whole = self._refusal(error) or UNREADABLE, str(error.args[-1])
+            return self._set_aside(one, [_refused(one, one.record, one.rows, whole)])
+
+        def encode(some: list[Any]) -> bytes:
+            return json.encode(fields | {"observations": some})
+
+        # What is left is stored first, so the rest can only come after it.
+        part = one._replace(is_part=True)
+        refused = [_refused(part, encode([rows[n][0]]), 1, why) for n, why in bad.items()]
+        rest = encode([row for n, (row, _) in enumerate(rows) if n not in bad])
+        return self._set_aside(one, refused, rest)
+
+    def _refused(self, record: ChunkRecord, rows: list[Any]) -> dict[int, Refusal]:
+        """Find by number the rows that the store refuses."""
+        limit = self._store.longest_statement() // 4
+        large = {n for n, seen in enumerate(rows) if len(json.encode(seen)) > limit}
+        bad = {n: why for n in large if (why := self._alone(record, rows[n]))}
+        others = structs.replace(
+            record, observations=[seen for n, seen in enumerate(rows) if n not in large]
+        )
+        numbers = {id(seen): n for n, seen in enumerate(rows)}
+        return bad | {numbers[id(seen)]: why for seen, why in self._store.refused(others)}
+
+    def _alone(self, record: ChunkRecord, seen: Observation) -> Refusal | None:
+        try:
+            found = self._store.refused(structs.replace(record, observations=[seen]))
+        except StoreUnavailable as error:
+            self._store.longest_statement()  # it answers, so it has hung up for the row
+            return TOO_LARGE, str(error)
+        return found[0][1] if found else None
+
+    def _set_aside(
+        self, one: Spooled, refused: list[Refused], rest: bytes | None = None
+    ) -> Spooled | None:
+        self._spool.set_aside(one, refused, rest)
+        self._moved.quarantined += len(refused)
+        rows = one.rows - sum(entry.rows for entry in refused)
+        return one._replace(record=rest, rows=rows) if rest is not None else None
+
+
+def _read(row: Any) -> Observation | str:
+    """Read a row; gives what is wrong with it if it is none."""
+    try:
+        return msgspec.convert(row, Observation)
+    except msgspec.ValidationError as error:
+        return str(error)
+
+
+def _refused(one: Spooled, record: bytes, rows: int, why: Refusal) -> Refused:
+    return Refused(record=record, rows=rows, is_part=one.is_part, code=why[0], reason=why[1])
