@@ -21,9 +21,12 @@ __all__ = ["Peek"]
 BLOCK_S = 600
 """Longest block; that a connection is gone is told by the one that beats."""
 
-AGAIN_S = (0.03, 0.5)
-"""Shortest and longest pause after an answer: as long as jobs wait, the next comes at once, and
-those who claim hand the bell on by themselves. Doubled each time."""
+AGAIN_S = (0.03, 0.24)
+"""Shortest and longest pause after an answer: as long as jobs wait, the next comes at once.
+Doubled while there is nobody to wake."""
+
+REFUSED_S = 1.0
+"""Pause where the command is not allowed: the sweep rings each second."""
 
 
 class Peek:
@@ -69,18 +72,27 @@ class Peek:
             link.check()
             if link.is_up and not link.is_waiting and now >= self._at[name]:
                 queue = keys.queue(name)
-                then = partial(self._on, name, now)
+                then = partial(self._on, name)
                 link.send("BLMOVE", queue, queue, "LEFT", "LEFT", BLOCK_S, then=then)
                 self._at[name] = float("inf")
             link.flush()
 
-    def _on(self, name: str, asked_at: float, answer: Any) -> None:
-        now, (shortest_s, longest_s) = time.monotonic(), AGAIN_S
-        has_waited = now - asked_at > shortest_s
-        pause_s = shortest_s if has_waited else min(2 * self._pause_s[name], longest_s)
-        self._at[name], self._pause_s[name] = now + pause_s, pause_s
-        if answer is not LOST and isinstance(answer, redis.RedisError):
-            self._at[name] += 1  # not allowed here: the sweep rings each second
-        elif answer is not None and answer is not LOST:
-            self._command.send("LPUSH", keys.bell(name), "1")
+    def _on(self, name: str, answer: Any) -> None:
+        shortest_s, _ = AGAIN_S
+        if answer is LOST or answer is None:
+            self._pause(name, shortest_s)
+        elif isinstance(answer, redis.RedisError):
+            self._pause(name, REFUSED_S)
+        else:
+            self._pause(name, self._pause_s[name])
+            self._command.send("LPUSH", keys.bell(name), "1", then=partial(self._on_rung, name))
             self._command.send("LTRIM", keys.bell(name), 0, 0)
+
+    def _on_rung(self, name: str, rings: Any) -> None:
+        shortest_s, longest_s = AGAIN_S
+        # A bell that still rang has nobody who waits for it: all are busy, and claim by themselves.
+        is_busy = isinstance(rings, int) and rings > 1
+        self._pause(name, min(2 * self._pause_s[name], longest_s) if is_busy else shortest_s)
+
+    def _pause(self, name: str, pause_s: float) -> None:
+        self._at[name], self._pause_s[name] = time.monotonic() + pause_s, pause_s
