@@ -21,9 +21,9 @@ __all__ = ["Peek"]
 BLOCK_S = 600
 """Longest block; that a connection is gone is told by the one that beats."""
 
-AGAIN_S = (0.03, 0.24)
+AGAIN_S = (0.03, 0.5)
 """Shortest and longest pause after an answer: as long as jobs wait, the next comes at once.
-Doubled while there is nobody to wake."""
+Doubled while there is nobody to wake, or nobody may take the first of them."""
 
 REFUSED_S = 1.0
 """Pause where the command is not allowed: the sweep rings each second."""
@@ -45,6 +45,7 @@ class Peek:
         self._links: dict[str, Link] = {}
         self._at: dict[str, float] = {}  # monotonic: when to block again
         self._pause_s: dict[str, float] = {}
+        self._first: dict[str, Any] = {}  # the job that was first when it answered last
 
     @property
     def deadline(self) -> float:
@@ -85,13 +86,15 @@ class Peek:
             self._pause(name, REFUSED_S)
         else:
             self._pause(name, self._pause_s[name])
-            self._command.send("LPUSH", keys.bell(name), "1", then=partial(self._on_rung, name))
+            is_stuck, self._first[name] = self._first.get(name) == answer, answer
+            then = partial(self._on_rung, name, is_stuck=is_stuck)
+            self._command.send("LPUSH", keys.bell(name), "1", then=then)
             self._command.send("LTRIM", keys.bell(name), 0, 0)
 
-    def _on_rung(self, name: str, rings: Any) -> None:
+    def _on_rung(self, name: str, rings: Any, *, is_stuck: bool) -> None:
         shortest_s, longest_s = AGAIN_S
         # A bell that still rang has nobody who waits for it: all are busy, and claim by themselves.
-        is_busy = isinstance(rings, int) and rings > 1
+        is_busy = is_stuck or (isinstance(rings, int) and rings > 1)
         self._pause(name, min(2 * self._pause_s[name], longest_s) if is_busy else shortest_s)
 
     def _pause(self, name: str, pause_s: float) -> None:
