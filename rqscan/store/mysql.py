@@ -9,13 +9,10 @@ from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
 
 from rqscan.errors import Fault
-from rqscan.store.dialect import MIGRATE
+from rqscan.store.dialect import MIGRATE, Limits
 
 __all__ = ["MySql"]
 
-CONNECT_S = 10
-ANSWER_S = 60
-"""Longest wait for an answer once connected."""
 ADVICE = {
     **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
     **dict.fromkeys((1054, 1146), MIGRATE),
@@ -42,9 +39,10 @@ class MySql:
     begin, begin_read_only = "START TRANSACTION", "START TRANSACTION READ ONLY"
     numbers: Any = staticmethod(list)  # makes a parameter of many numbers
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: Limits) -> None:
         """Take the server's place and our account from a URL; ValueError if it has a fault."""
         self._server = server = _server(url)
+        self._limits = limits
         at = server["unix_socket"] or f"{server['host']}:{server['port']}"
         self.where = f"the database '{server['database']}' at {at}"
 
@@ -61,17 +59,18 @@ class MySql:
             # Times stay text as in SQLite; what is summed up here is whole numbers.
             conv={k: v for k, v in conversions.items() if k != FIELD_TYPE.DATETIME}
             | {FIELD_TYPE.NEWDECIMAL: int},
-            connect_timeout=CONNECT_S,
-            read_timeout=CONNECT_S,  # of the greeting: a frozen server accepts and says nothing
-            write_timeout=60,
+            connect_timeout=self._limits.connect,
+            # of the greeting: a frozen server accepts and says nothing
+            read_timeout=self._limits.connect,
+            write_timeout=self._limits.answer,
             init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
             "innodb_lock_wait_timeout = 10",
             defer_connect=True,
         )
         path = self._server["unix_socket"]
         connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
-        connection.connect(_unix_socket(path) if path else None)
-        connection._read_timeout = ANSWER_S  # noqa: SLF001 - it has no public name
+        connection.connect(_unix_socket(path, self._limits.connect) if path else None)
+        connection._read_timeout = self._limits.answer  # noqa: SLF001 - it has no public name
         connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         return connection
 
@@ -93,11 +92,11 @@ class MySql:
         return str(error.args[0]) if is_of_rows else None
 
 
-def _unix_socket(path: str) -> socket.socket:
+def _unix_socket(path: str, connect_s: float) -> socket.socket:
     """Connect to a socket file; the driver would leak its own socket when that fails."""
     link = socket.socket(socket.AF_UNIX)
     try:
-        link.settimeout(CONNECT_S)
+        link.settimeout(connect_s)
         link.connect(path)
     except OSError as error:
         link.close()
