@@ -7,11 +7,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
+from pymysql.cursors import Cursor
 
 from rqscan.errors import Fault
 from rqscan.store.dialect import MIGRATE, Limits
 
 __all__ = ["MySql"]
+
+FRAME_BYTES = 100
+"""What a packet may have beside its statement, and some more."""
 
 ADVICE = {
     **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
@@ -72,6 +76,7 @@ class MySql:
         connection.connect(_unix_socket(path, self._limits.connect) if path else None)
         connection._read_timeout = self._limits.answer  # noqa: SLF001 - it has no public name
         connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        _fit_statements(connection)
         return connection
 
     def advice(self, error: Exception) -> str | None:
@@ -90,6 +95,15 @@ class MySql:
         """Give the code of an error that is the fault of the rows alone; None for any other."""
         is_of_rows = isinstance(error, pymysql.Error) and error.args and error.args[0] in OF_ROWS
         return str(error.args[0]) if is_of_rows else None
+
+
+def _fit_statements(connection: Any) -> None:
+    """Let the driver send no more rows in one statement than the server takes in a packet."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        most = cursor.fetchone()[0] - FRAME_BYTES
+    if most < Cursor.max_stmt_length:
+        connection.cursorclass = type("Cursor", (Cursor,), {"max_stmt_length": most})
 
 
 def _unix_socket(path: str, connect_s: float) -> socket.socket:
