@@ -134,6 +134,8 @@ class Mover:
         try:
             found = self._store.refused(structs.replace(record, observations=[seen]))
         except StoreUnavailable as error:
+            if error.fault is not Fault.AWAY:
+                raise
             self._store.longest_statement()  # it answers, so it has hung up for the row
             return TOO_LARGE, str(error)
         return found[0][1] if found else None

@@ -26,7 +26,7 @@ ADVICE = {
     1049: "create it with: CREATE DATABASE",
 }
 FAULTS = {
-    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1698), Fault.REFUSED),
+    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1290, 1698, 1836), Fault.REFUSED),
     **dict.fromkeys((1205, 1213), Fault.BUSY),
     **dict.fromkeys((1021, 1114), Fault.FULL),
 }
