@@ -14,6 +14,10 @@ from rqscan.store.dialect import MIGRATE, Limits
 
 __all__ = ["MySql"]
 
+SILENT_S = 60
+"""After so long without a word from us the server ends a session, and frees what it has locked: a
+link that is cut without a reset would hold up the next attempt for hours."""
+
 FRAME_BYTES = 100
 """What a packet may have beside its statement, and some more."""
 
@@ -68,7 +72,7 @@ class MySql:
             read_timeout=self._limits.connect,
             write_timeout=self._limits.answer,
             init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
-            "innodb_lock_wait_timeout = 10",
+            f"innodb_lock_wait_timeout = 10, wait_timeout = {SILENT_S}",
             defer_connect=True,
         )
         path = self._server["unix_socket"]
