@@ -75,7 +75,7 @@ class Fault(StrEnum):
     AWAY = "away"  # not reached, or lost on the way
     BUSY = "busy"  # others are in the way
     FULL = "full"  # its disk
-    REFUSED = "refused"  # account, rights, schema: somebody must see to it
+    REFUSED = "refused"  # account, rights, schema, read-only: somebody must see to it
 
 
 class StoreUnavailable(ServiceUnavailable):

@@ -1,12 +1,22 @@
 """What the two databases have to tell and do, each in a module that loads its own driver only."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rqscan.errors import Fault
 
-__all__ = ["MIGRATE", "Dialect"]
+__all__ = ["MIGRATE", "PATIENT", "Dialect", "Limits"]
 
 MIGRATE = "bring its schema up to date with: rqscan db migrate"
+
+
+class Limits(NamedTuple):
+    """How long to wait for a server, in seconds."""
+
+    connect: float
+    answer: float  # once connected
+
+
+PATIENT = Limits(connect=10, answer=60)
 
 
 class Dialect(Protocol):

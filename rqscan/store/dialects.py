@@ -10,13 +10,15 @@ from urllib.parse import unquote
 
 from rqscan.errors import ConfigError, HomeUnavailable
 from rqscan.settings import Settings
-from rqscan.store.dialect import Dialect
+from rqscan.store.dialect import PATIENT, Dialect, Limits
 
 __all__ = ["dialect_of"]
 
 
-def dialect_of(settings: Settings) -> Dialect:
+def dialect_of(settings: Settings, limits: Limits = PATIENT) -> Dialect:
     """Find the database that `database.url` names; without one it is SQLite in the home.
+
+    The limits are for a server only.
 
     Raises:
         ConfigError: the URL has a fault; its text is not repeated, for the password in it.
@@ -35,7 +37,7 @@ def dialect_of(settings: Settings) -> Dialect:
         return _sqlite(Path(path))
     if url.startswith("mysql+pymysql://"):
         with suppress(ValueError):  # its text may hold a piece of an unescaped password
-            mysql: Dialect = import_module("rqscan.store.mysql").MySql(url)
+            mysql: Dialect = import_module("rqscan.store.mysql").MySql(url, limits)
             return mysql
     raise ConfigError(
         "database.url must be like mysql+pymysql://USER:PASSWORD@HOST:PORT/NAME, with "

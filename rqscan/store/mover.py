@@ -26,9 +26,6 @@ BUSY_TRIES = 10
 BUSY_S = 0.5
 """Longest pause, drawn at random, before what others were in the way of is tried again."""
 
-LARGE_BYTES = 1_000_000
-"""No server is set to take less in one statement."""
-
 UNREADABLE, UNKNOWN, TOO_LARGE = "unreadable", "unknown_chunk", "too_large"
 """Codes of our own, beside those of the store's errors."""
 
@@ -41,6 +38,8 @@ class Mover:
         self._refusal = database.dialect.refusal
         self._store = Repository(database)
         self._store_id = self._store.store_id()
+        self._large = self._store.longest_statement() // 4
+        """From so many bytes on a row may be too large, with what is added to it on its way."""
 
     def batch(self) -> list[Spooled]:
         """Give the oldest records for this store; none when there are no more."""
@@ -68,8 +67,9 @@ class Mover:
         except msgspec.MsgspecError as error:
             return error
         except StoreUnavailable as error:
-            if error.fault is not Fault.AWAY or not self._may_be_too_large(batch):
-                raise
+            largest = max(len(one.record) for one in batch)
+            if error.fault is not Fault.AWAY or largest <= self._large:
+                raise  # else it may have hung up for a row
             return error
         except Exception as error:
             if self._refusal(error) is None:
@@ -94,11 +94,6 @@ class Mover:
                     raise
             time.sleep(BUSY_S * int.from_bytes(os.urandom(2)) / 2**16)
         return self._store.record_kept(records)
-
-    def _may_be_too_large(self, batch: Sequence[Spooled]) -> bool:
-        """Tell whether a server that has hung up, and answers again, may have done so for a row."""
-        large = max(len(one.record) for one in batch)
-        return large > LARGE_BYTES and large > self._store.longest_statement() // 4
 
     def _sort_out(self, one: Spooled, error: Exception) -> Spooled | None:
         """Put what is refused of a record into quarantine; gives what is left of it."""
@@ -127,8 +122,7 @@ class Mover:
 
     def _refused(self, record: ChunkRecord, rows: list[Any]) -> dict[int, Refusal]:
         """Find by number the rows that the store refuses."""
-        limit = self._store.longest_statement() // 4
-        large = {n for n, seen in enumerate(rows) if len(json.encode(seen)) > limit}
+        large = {n for n, seen in enumerate(rows) if len(json.encode(seen)) > self._large}
         bad = {n: why for n in large if (why := self._alone(record, rows[n]))}
         others = structs.replace(
             record, observations=[seen for n, seen in enumerate(rows) if n not in large]
@@ -140,6 +134,8 @@ class Mover:
         try:
             found = self._store.refused(structs.replace(record, observations=[seen]))
         except StoreUnavailable as error:
+            if error.fault is not Fault.AWAY:
+                raise
             self._store.longest_statement()  # it answers, so it has hung up for the row
             return TOO_LARGE, str(error)
         return found[0][1] if found else None

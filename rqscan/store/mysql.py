@@ -7,15 +7,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
+from pymysql.cursors import Cursor
 
 from rqscan.errors import Fault
-from rqscan.store.dialect import MIGRATE
+from rqscan.store.dialect import MIGRATE, Limits
 
 __all__ = ["MySql"]
 
-CONNECT_S = 10
-ANSWER_S = 60
-"""Longest wait for an answer once connected."""
+SILENT_S = 60
+"""After so long without a word from us the server ends a session, and frees what it has locked: a
+link that is cut without a reset would hold up the next attempt for hours."""
+
+FRAME_BYTES = 100
+"""What a packet may have beside its statement, and some more."""
+
 ADVICE = {
     **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
     **dict.fromkeys((1054, 1146), MIGRATE),
@@ -25,7 +30,7 @@ ADVICE = {
     1049: "create it with: CREATE DATABASE",
 }
 FAULTS = {
-    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1698), Fault.REFUSED),
+    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1290, 1698, 1836), Fault.REFUSED),
     **dict.fromkeys((1205, 1213), Fault.BUSY),
     **dict.fromkeys((1021, 1114), Fault.FULL),
 }
@@ -42,9 +47,10 @@ class MySql:
     begin, begin_read_only = "START TRANSACTION", "START TRANSACTION READ ONLY"
     numbers: Any = staticmethod(list)  # makes a parameter of many numbers
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: Limits) -> None:
         """Take the server's place and our account from a URL; ValueError if it has a fault."""
         self._server = server = _server(url)
+        self._limits = limits
         at = server["unix_socket"] or f"{server['host']}:{server['port']}"
         self.where = f"the database '{server['database']}' at {at}"
 
@@ -61,18 +67,20 @@ class MySql:
             # Times stay text as in SQLite; what is summed up here is whole numbers.
             conv={k: v for k, v in conversions.items() if k != FIELD_TYPE.DATETIME}
             | {FIELD_TYPE.NEWDECIMAL: int},
-            connect_timeout=CONNECT_S,
-            read_timeout=CONNECT_S,  # of the greeting: a frozen server accepts and says nothing
-            write_timeout=60,
+            connect_timeout=self._limits.connect,
+            # of the greeting: a frozen server accepts and says nothing
+            read_timeout=self._limits.connect,
+            write_timeout=self._limits.answer,
             init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
-            "innodb_lock_wait_timeout = 10",
+            f"innodb_lock_wait_timeout = 10, wait_timeout = {SILENT_S}",
             defer_connect=True,
         )
         path = self._server["unix_socket"]
         connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
-        connection.connect(_unix_socket(path) if path else None)
-        connection._read_timeout = ANSWER_S  # noqa: SLF001 - it has no public name
+        connection.connect(_unix_socket(path, self._limits.connect) if path else None)
+        connection._read_timeout = self._limits.answer  # noqa: SLF001 - it has no public name
         connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        _fit_statements(connection)
         return connection
 
     def advice(self, error: Exception) -> str | None:
@@ -93,11 +101,20 @@ class MySql:
         return str(error.args[0]) if is_of_rows else None
 
 
-def _unix_socket(path: str) -> socket.socket:
+def _fit_statements(connection: Any) -> None:
+    """Let the driver send no more rows in one statement than the server takes in a packet."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        most = cursor.fetchone()[0] - FRAME_BYTES
+    if most < Cursor.max_stmt_length:
+        connection.cursorclass = type("Cursor", (Cursor,), {"max_stmt_length": most})
+
+
+def _unix_socket(path: str, connect_s: float) -> socket.socket:
     """Connect to a socket file; the driver would leak its own socket when that fails."""
     link = socket.socket(socket.AF_UNIX)
     try:
-        link.settimeout(CONNECT_S)
+        link.settimeout(connect_s)
         link.connect(path)
     except OSError as error:
         link.close()

@@ -16,6 +16,7 @@ from rqscan.model import ChunkRecord
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
+from rqscan.store.dialect import Limits
 from rqscan.store.dialects import dialect_of
 from rqscan.store.intake import Intake
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from rqscan.store.spool import Spool
 
 __all__ = ["Kept", "Outbox"]
+
+LIMITS = Limits(connect=5, answer=15)
+"""Shorter than others have them: a job waits, and its record may be spooled. An answer may still
+take as long as innodb_lock_wait_timeout."""
 
 BUSY_S = 5.0
 """How long to go on trying while others are in the way."""
@@ -48,7 +53,7 @@ class Outbox:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(dialect_of(settings))
+        self._database = Database(dialect_of(settings, LIMITS))
         self._intake = Intake(self._database)
         self._breaker = Breaker(settings.home)
         self._spool: Spool | None = None
