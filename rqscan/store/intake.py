@@ -53,16 +53,21 @@ class Intake:
             Whether it was taken; False when the chunk is cancelled or not planned, or a newer
             attempt was recorded, or one that has finished where this one failed.
         """
-        return self.record_all([(record, False)]) == [Taken.TAKEN]
+        with self._database.transaction() as connection:
+            return self._record(connection, record) is Taken.TAKEN
 
-    def record_all(self, records: Iterable[tuple[ChunkRecord, bool]]) -> list[Taken]:
-        """Write records in one transaction.
+    def record_kept(self, records: Iterable[tuple[ChunkRecord, bool]]) -> list[Taken]:
+        """Write records that were kept on a disk meanwhile, in one transaction.
 
-        With True beside it a record's rows come after the others of its attempt, which stay.
+        With True beside it a record's rows come after the others of its attempt, which stay. One
+        that has finished is wanted also where its chunk was planned anew since and nothing has come
+        of that: while the store was away Redis may have forgotten that it had ended.
         """
         with self._database.transaction() as connection:
             return [
-                self._add_rows(connection, record) if is_part else self._record(connection, record)
+                self._add_rows(connection, record)
+                if is_part
+                else self._record(connection, record, was_kept=True)
                 for record, is_part in records
             ]
 
@@ -104,7 +109,7 @@ class Intake:
         with self._database.transaction(read_only=True) as connection:
             return int(self._queries.longest_statement(connection))
 
-    def _record(self, connection: Any, record: ChunkRecord) -> Taken:
+    def _record(self, connection: Any, record: ChunkRecord, *, was_kept: bool = False) -> Taken:
         rows = _rows(record, record.observations)
         values = structs.asdict(record) | {
             "started_at": text(record.started_at),
@@ -112,7 +117,7 @@ class Intake:
             "observations": sum(row["state"] != COVERAGE for row in rows),
             "error": record.error and record.error.encode("utf-8", "replace").decode(),
         }
-        if not self._queries.record_chunk(connection, **values):
+        if not self._queries.record_chunk(connection, **values, was_kept=was_kept):
             return self._fenced(connection, record)
         self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
         self._put(connection, rows)

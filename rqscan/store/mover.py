@@ -88,12 +88,12 @@ class Mover:
     def _record(self, records: Sequence[tuple[ChunkRecord, bool]]) -> list[Taken]:
         for _ in range(BUSY_TRIES):
             try:
-                return self._store.record_all(records)
+                return self._store.record_kept(records)
             except StoreUnavailable as error:
                 if error.fault is not Fault.BUSY:
                     raise
             time.sleep(BUSY_S * int.from_bytes(os.urandom(2)) / 2**16)
-        return self._store.record_all(records)
+        return self._store.record_kept(records)
 
     def _may_be_too_large(self, batch: Sequence[Spooled]) -> bool:
         """Tell whether a server that has hung up, and answers again, may have done so for a row."""

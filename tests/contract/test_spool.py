@@ -10,11 +10,12 @@ import pytest
 from msgspec import json
 from msgspec.structs import replace
 
-from rqscan.errors import HomeUnavailable, StoreUnavailable
+from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
 from rqscan.home import keep_id, known_id
 from rqscan.settings import SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.breaker import Breaker
+from rqscan.store.chunks import Chunks
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
 from rqscan.store.migrate import open_current
@@ -83,6 +84,31 @@ def test_late_record_overwrites_nothing(settings, spool):
         Repository(database).record(a_record(1, seen(3), attempt=2))
     assert drained(settings) == Moved(fenced=2)
     assert in_store(settings)[0] == [(0, 2), (1, 3)]
+
+
+def test_what_was_kept_stands_until_its_chunk_has_run_anew(settings, spool):
+    """Redis has forgotten that it had ended, so it was planned again, before the drain came."""
+    with open_current(settings) as database:
+        chunks, store = Chunks(database), Repository(database)
+        for chunk in range(3):
+            spool.append(a_record(chunk, seen(chunk)))
+        spool.append(a_record(2, seen(9), attempt=2, state=ChunkState.FAILED, error="E: x"))
+        chunks.mark_enqueued("s1", range(3))
+        (planned,) = chunks.pages("s1")
+        chunks.raise_generation("s1", planned)
+        chunks.cancel_some("s1", [1])
+        moved = drained(settings)
+        assert (moved.rows, moved.fenced) == (2, 2)
+        assert in_store(settings) == ([(0, 0), (2, 2)], {"finished": 2, "cancelled": 1})
+        (page,) = chunks.pages("s1")
+        assert [(one.generation, one.attempt) for one in page] == [(2, 0)] * 3
+        late = a_record(0, seen(5), state=ChunkState.FAILED, generation=2, error="E: x")
+        assert not store.record(late)  # it is finished, with rows
+        assert store.record(a_record(0, seen(6), generation=2))
+        assert not store.record(a_record(2, seen(7)))  # nobody kept that
+        spool.append(a_record(0, seen(0)))
+        assert drained(settings).fenced == 1
+    assert in_store(settings)[0] == [(0, 6), (2, 2)]
 
 
 def test_record_of_another_store_waits_for_it(settings, spool):
@@ -296,4 +322,35 @@ def test_outbox_waits_for_a_dead_store_once(mariadb, home):
     assert Breaker(settings.home).away() is None
     assert outbox.record(a_record(0, seen(9), attempt=2)) is Kept.STORED
     assert in_store(settings)[0] == [(0, 9), (1, 1001), (2, 1002)]
+    outbox.close()
+
+
+def test_a_schema_that_is_not_as_it_should_be_keeps_all_spooled(settings):
+    rename = "ALTER TABLE observations RENAME TO {}".format
+    outbox = Outbox(settings)
+    with Database.open(settings) as database, database.transaction() as connection:
+        connection.cursor().execute(rename("elsewhere"))
+    assert outbox.record(a_record(0)) is Kept.SPOOLED
+    assert outbox.record(a_record(1)) is Kept.SPOOLED
+    assert Breaker(settings.home).away().fault is Fault.REFUSED
+    with pytest.raises(StoreUnavailable, match="rqscan db migrate"):
+        drain(settings, Moved(), by_force=True)
+    assert (Spool(settings).status().records, Spool(settings).status().quarantined) == (2, 0)
+    with Database.open(settings) as database, database.transaction() as connection:
+        connection.cursor().execute("ALTER TABLE elsewhere RENAME TO observations")
+    assert drained(settings, by_force=True).rows == 2
+    outbox.close()
+
+
+def test_a_record_waits_for_others_and_opens_no_breaker(mariadb, home, monkeypatch):
+    monkeypatch.setattr("rqscan.store.outbox.BUSY_S", 0.0)
+    settings = settings_of(home, mariadb.database_url())
+    plan(settings)
+    outbox = Outbox(settings)
+    with Database.open(settings) as other, other.transaction() as connection:
+        connection.cursor().execute("UPDATE chunks SET worker = 'x' WHERE chunk = 0")
+        assert outbox.record(a_record(0)) is Kept.SPOOLED  # after innodb_lock_wait_timeout
+        assert Breaker(settings.home).away() is None
+        assert outbox.record(a_record(1)) is Kept.STORED
+    assert drained(settings).rows == 1
     outbox.close()

@@ -28,16 +28,21 @@ SELECT chunk, generation FROM chunks
 WHERE scan_id = :scan_id AND chunk > :after AND state = 'planned' AND enqueued_at IS NULL
 ORDER BY chunk LIMIT :page;
 
--- name: record_chunk(scan_id, chunk, generation, attempt, state, worker, started_at, finished_at, probes, observations, error)!
+-- name: record_chunk(scan_id, chunk, generation, attempt, state, worker, started_at, finished_at, probes, observations, error, was_kept)!
 -- The fence: take the record unless a newer attempt has been recorded, the chunk is cancelled, or it
--- would undo what has finished in the same generation. 0 rows: fenced, or unknown.
+-- would undo what has finished in the same generation. One that has finished and was kept on a disk
+-- meanwhile also stands in for a newer generation of which nothing is recorded yet, and gives way to
+-- it. 0 rows: fenced, or unknown.
 UPDATE chunks SET
-    generation = :generation, attempt = :attempt, state = :state, worker = :worker,
+    generation = CASE WHEN generation > :generation THEN generation ELSE :generation END,
+    attempt = CASE WHEN generation > :generation THEN 0 ELSE :attempt END,
+    state = :state, worker = :worker,
     started_at = :started_at, finished_at = :finished_at,
     probes = :probes, observations = :observations, error = :error
 WHERE scan_id = :scan_id AND chunk = :chunk AND state <> 'cancelled'
     AND (generation < :generation OR (generation = :generation AND attempt <= :attempt
-        AND NOT (state = 'finished' AND :state <> 'finished')));
+        AND NOT (state = 'finished' AND :state <> 'finished'))
+        OR (:was_kept AND :state = 'finished' AND state = 'planned' AND attempt = 0));
 
 -- name: plan_page(scan_id, after, page)
 -- One page of a scan's chunks as the plan has them.
