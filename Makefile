@@ -42,10 +42,10 @@ bench: dev .venv-bench/stamp ## run what is in bench/
 	@tools/servers.sh
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit; done
 
-chaos: dev ## a fleet under random faults; MINUTES=10 SEED=n, STOCK=1 for stock RQ beside it
+chaos: dev ## a fleet under random faults; MINUTES=10 SEED=n, DATABASE=1 with MariaDB, STOCK=1 beside stock RQ
 	@tools/servers.sh
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
-		$(if $(STOCK),--stock) $(if $(KEEP_DATA),--keep-data)
+		$(if $(STOCK),--stock) $(if $(DATABASE),--database) $(if $(KEEP_DATA),--keep-data)
 
 # the systems that bench/jobs.py runs beside ours: never in .venv, where they would change its pins
 .venv-bench/stamp: requirements-bench.txt | dev

@@ -226,26 +226,34 @@ def _free_port() -> int:
 
 
 class MariaDB(_Server):
-    """MariaDB on a unix socket, without a network; committed rows survive `kill`."""
+    """MariaDB on a unix socket, without a network; committed rows survive `kill`.
 
-    def __init__(self, folder: Path) -> None:
+    `options` are more server arguments.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
+        self.options = options
         self.binary = shutil.which("mariadbd", path=_SBIN) or missing("mariadbd")
         self.socket = folder / "mariadb.sock"
         self._names = count(1)
         shutil.copytree(_mariadb_template(self.binary), folder / "data")
 
     def start(self) -> "MariaDB":
+        self.launch()
+        self._wait_until(self._answers)
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait until it answers."""
         self.socket.unlink(missing_ok=True)
         self._spawn(
             self.binary, "mariadbd", "--no-defaults", *_as_root(), f"--datadir={self.folder}/data",
             f"--socket={self.socket}", f"--pid-file={self.folder}/pid", "--skip-networking",
             "--innodb-log-file-size=4M", "--innodb-flush-method=nosync",
             # 2: each commit reaches the kernel, so only a power cut loses it; no fsync to wait for
-            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-flush-log-at-trx-commit=2", *self.options,
         )  # fmt: skip
-        self._wait_until(self._answers)
-        return self
 
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
         """Connect as root."""

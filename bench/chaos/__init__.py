@@ -2,6 +2,7 @@
 
 `python -m bench.chaos` wires it: `run` starts the servers and the fleet, `load` (a process of its
 own) keeps enqueuing, `faults` breaks something every two seconds or so, `observer` times how each
-orphan comes back, and `verdict` counts what was lost or doubled. `ours` and `stock` say what is
+orphan comes back, `verdict` counts what was lost or doubled, and `rows` the rows in the store. With
+`--database` that is a server (`store`), which breaks as well. `ours` and `stock` say what is
 different between rqscan and RQ's own worker; the rest is the same for both.
 """

@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the faults; a random one is printed")
     parser.add_argument("--workers", type=int, default=4, help="in the fleet, two jobs each (4)")
     parser.add_argument("--stock", action="store_true", help="the same against stock RQ as well")
+    parser.add_argument("--database", action="store_true", help="ours on a MariaDB, under faults")
     parser.add_argument("--keep-data", action="store_true", help="no Redis comes back without it")
     parser.add_argument("--json", action="store_true", help="print one object for each system")
     asked = parser.parse_args()
@@ -30,6 +31,7 @@ def main() -> int:
             run(
                 system, seed, asked.minutes, asked.workers,
                 no_links=no_links, may_lose_data=may_lose_data,
+                has_database=asked.database and system == "ours",
             )
         )  # fmt: skip
     if asked.json:

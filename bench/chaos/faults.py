@@ -10,9 +10,11 @@ from contextlib import suppress
 
 import psutil
 
+from bench.chaos.databases import Databases
 from bench.chaos.deaths import Deaths
 from bench.chaos.outages import Outages
 from bench.chaos.stage import Stage
+from bench.chaos.store import Store
 
 __all__ = ["Faults"]
 
@@ -26,7 +28,15 @@ CYCLE_S, CALM_SHARE = 60.0, 0.75
 class Faults:
     """Breaks something at random moments, and mends it later."""
 
-    def __init__(self, stage: Stage, *, has_links: bool, may_lose_data: bool, run_s: float) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        store: Store | None,
+        *,
+        has_links: bool,
+        may_lose_data: bool,
+        run_s: float,
+    ) -> None:
         self._stage = stage
         self.done: Counter[str] = Counter()
         self.story: list[str] = []
@@ -36,6 +46,8 @@ class Faults:
         self._calm = Deaths(stage).weights | outages.of_keys
         if has_links:
             self._calm |= outages.of_links
+        if store:
+            self._calm |= Databases(stage, store, has_links=has_links).weights
         self._storm = self._calm | outages.of_redis
         if may_lose_data:
             self._storm |= outages.of_data

@@ -48,6 +48,7 @@ class Host:
 
     def __init__(self, role: str, slot: int, address: str, url: str) -> None:
         self.role, self.slot, self.address, self.url = role, slot, address, url
+        self.env: dict[str, str] = {}  # what is not the same for all
         self.name = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = self.up_at = 0.0  # monotonic; it is up once its log says so
@@ -118,7 +119,7 @@ class Fleet:
     def start(self, host: Host, name: str = "") -> None:
         """Start a host's process, under a new name unless one is given."""
         host.name = name or self.new_name(host.role)
-        env = self._env | {"RQSCAN_REDIS_URL": host.url}
+        env = self._env | host.env | {"RQSCAN_REDIS_URL": host.url}
         log = self._log(host)
         host.log_size = log.stat().st_size if log.exists() else 0
         host.process = spawn(self._command(host), log, env)

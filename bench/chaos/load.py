@@ -1,6 +1,6 @@
 """The load: a process of its own that keeps some work waiting until it is told to stop.
 
-`python -m bench.chaos.load ours|stock FOLDER SEED`; SIGTERM lets it end what it has begun.
+`python -m bench.chaos.load ours|stock FOLDER SEED ENOUGH`; SIGTERM lets it end what it has begun.
 """
 
 import random
@@ -15,12 +15,9 @@ from bench.chaos import ours, stock
 from rqscan.broker import keys
 from rqscan.errors import RqscanError
 
-ENOUGH = 12
-"""So many jobs may wait in all: more come when there are fewer, so that queues run dry at times."""
 
-
-def main(system: str, folder: Path, seed: int) -> None:
-    """Enqueue until SIGTERM."""
+def main(system: str, folder: Path, seed: int, enough: int) -> None:
+    """Enqueue until SIGTERM; while more than `enough` jobs wait, no more come."""
     is_stopping = False
 
     def stop(*_: object) -> None:
@@ -36,7 +33,7 @@ def main(system: str, folder: Path, seed: int) -> None:
         while True:  # one that fails half way is submitted again until it has gone through
             try:
                 enqueuer.put(asked)
-                while not is_stopping and enqueuer.waiting(map(keys.queue, ours.QUEUES)) > ENOUGH:
+                while not is_stopping and enqueuer.waiting(map(keys.queue, ours.QUEUES)) > enough:
                     time.sleep(0.1)
                 break
             except (redis.RedisError, RqscanError) as e:
@@ -46,4 +43,4 @@ def main(system: str, folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -3,14 +3,20 @@
 import os
 import sqlite3
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
+from msgspec import structs
 
+from bench.chaos.chaos_kinds import PORTS
 from bench.chaos.fleet import Host, title
+from bench.chaos.rows import Found, Rows
+from bench.chaos.store import ACCOUNT, Store
 from bench.chaos.verdict import Tally
 from rqscan import config
 from rqscan.broker import keys
@@ -18,8 +24,11 @@ from rqscan.broker.connect import connect
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import Plan, make_plan
 from rqscan.scan.submit import submit
+from rqscan.store.spool import Spool
 
-__all__ = ["CAPACITY", "QUEUES", "UP", "Enqueuer", "command", "count", "horses", "set_up"]
+__all__ = [
+    "CAPACITY", "QUEUES", "UP", "Enqueuer", "command", "count", "horses", "set_up", "spools",
+]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 QUEUES = ["red", "green", "blue"]
@@ -30,6 +39,8 @@ SETTINGS = f"""
 [worker]
 max_lost = 1_000_000         # both limits have tests of their own
 max_host_losses = 1_000_000
+[spool]
+drain_rows_per_s = 1_000     # what was kept for long comes in for seconds, and faults find it so
 [jobs]
 path = "{ROOT}/bench/chaos/chaos_kinds"
 [queues]
@@ -91,35 +102,40 @@ class Enqueuer:
         return sum(self._client.llen(queue) for queue in queues)
 
 
-def count(folder: Path, client: redis.Redis, alive: set[str]) -> Tally:
-    """Hold the plan in the store, its rows, and Redis against each other."""
-    with sqlite3.connect(f"file:{_database(folder)}?mode=ro", uri=True) as store:
-        chunks = store.execute(
-            """SELECT c.scan_id, c.chunk, c.generation, c.state, c.attempt, c.error, c.enqueued_at,
-                   (SELECT COUNT(*) FROM observations o
-                    WHERE o.scan_id = c.scan_id AND o.chunk = c.chunk)
-               FROM chunks c"""
-        ).fetchall()
-    tally = Tally(planned=len(chunks))
+def spools(folder: Path) -> list[Spool]:
+    """Give the spool of each home."""
+    settings = config.load(str(folder / "rqscan.toml"))
+    homes = sorted(folder.glob("home*"))
+    return [Spool(structs.replace(settings, home=str(home))) for home in homes]
+
+
+def count(folder: Path, client: redis.Redis, alive: set[str], store: Store | None) -> Tally:
+    """Hold the plan in the store, its rows, the spools and Redis against each other."""
+    chunks, found = _read(folder, store)
+    tally = Tally(planned=len(chunks), rows=Rows())
+    tally.rows.see(spools(folder))
     jobs = [f"{scan}-{chunk}-{generation}" for scan, chunk, generation, *_ in chunks]
     records = tally.read(client, jobs, QUEUES, alive)
     scans: dict[str, int] = {}
-    for job, record, (scan, _, _, state, attempt, error, enqueued, rows) in zip(
+    for job, record, (scan, chunk, _, state, attempt, error, enqueued, told) in zip(
         jobs, records, chunks, strict=True
     ):
         scans[scan] = scans.get(scan, 0) + 1
+        rows = found[scan, chunk].total()
         about = (
             f"{job}: store {state} (attempt {attempt}, rows {rows}, enqueued {enqueued}, {error}), "
             f"Redis {record}"
         )
         is_done = state == "finished"
-        if rows > 1:
+        has_failed = not is_done and "failed" in {state, record.status}
+        is_whole = tally.rows.add(about, chunk, told, found[scan, chunk], has_failed=has_failed)
+        if rows > len(PORTS):
             tally.doubled.append(f"{about}: rows of several executions")
         if is_done and record.status == "failed":
             tally.contradicted.append(about)
-        if is_done and rows:
+        if is_done and is_whole:
             tally.finished += 1
-        elif state == "failed" or record.status == "failed":
+        elif has_failed:
             tally.failed.append(f"{job}: {error or record.error}")
         elif not is_done and record.is_open:
             tally.open.append(about)
@@ -143,5 +159,22 @@ def _count_progress(tally: Tally, client: redis.Redis, scans: dict[str, int]) ->
             tally.uncounted.append(about)
 
 
-def _database(folder: Path) -> Path:
-    return next((folder / "home").glob("*.db"))
+def _read(folder: Path, store: Store | None) -> tuple[list[Any], dict[tuple[str, int], Found]]:
+    """Give all chunks, and the rows of each."""
+    found: dict[tuple[str, int], Found] = defaultdict(Counter)
+    with closing(store.admin(database=ACCOUNT) if store else _sqlite(folder)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(
+            """SELECT scan_id, chunk, generation, state, attempt, error, enqueued_at, observations
+               FROM chunks"""
+        )
+        chunks = [*cursor.fetchall()]
+        cursor.execute("SELECT scan_id, chunk, host, port FROM observations")
+        for scan, chunk, *place in cursor.fetchall():
+            found[scan, chunk][*place] += 1
+    return chunks, found
+
+
+def _sqlite(folder: Path) -> sqlite3.Connection:
+    (path,) = (path for path in (folder / "home").glob("*.db") if path.name != "spool.db")
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)

@@ -17,6 +17,7 @@ from bench.chaos.faults import Faults
 from bench.chaos.fleet import Fleet, Host, spawn
 from bench.chaos.observer import Observer
 from bench.chaos.stage import Stage
+from bench.chaos.store import Store
 from bench.chaos.verdict import Report
 from rqscan.broker import keys
 from tests.servers import RedisServer
@@ -30,9 +31,23 @@ SCHEDULE_S = 6.0
 SETTLE_S = 60.0
 """Longest wait after the last fault without any job ending."""
 
+DRAIN_S = 180.0
+"""Longest wait for the spools after that: a store that was away is tried after up to a minute."""
+
+ENOUGH = {False: 12, True: 100}
+"""So many jobs may wait: few, so that queues run dry at times; with a database as many as go on for
+some seconds while it is away and nothing can be planned."""
+
 
 def run(
-    system: str, seed: int, minutes: float, workers: int, *, no_links: str, may_lose_data: bool
+    system: str,
+    seed: int,
+    minutes: float,
+    workers: int,
+    *,
+    no_links: str,
+    may_lose_data: bool,
+    has_database: bool,
 ) -> Report:
     """Run one system for some minutes under faults; `no_links` says why no link can be cut."""
     side: Any = {"ours": ours, "stock": stock}[system]
@@ -43,6 +58,10 @@ def run(
         stack.callback(server.close)
         server.start()
         env = side.set_up(folder)
+        store = Store(folder, workers, has_links=not no_links) if has_database else None
+        if store:
+            stack.callback(store.server.close)
+            env |= store.start()
         fleet = Fleet(folder, side.command, env, side.UP)
         stray: list[str] = []
         stack.callback(lambda: stray.extend(fleet.close()))
@@ -51,18 +70,21 @@ def run(
         if side is ours:
             fleet.hosts += [_host("scheduler", n, server) for n in range(2)]
         for host in fleet.hosts:
+            if store:
+                store.join(host)
             fleet.start(host)
         load = spawn(
-            [sys.executable, "-m", "bench.chaos.load", system, str(folder), str(seed)],
+            [sys.executable, "-m", "bench.chaos.load", system, str(folder), str(seed),
+             str(ENOUGH[has_database])],
             folder / "load.log", env | {"RQSCAN_REDIS_URL": server.url},
         )  # fmt: skip
         stack.callback(load.kill)
         client = server.client(socket_timeout=0.25, socket_connect_timeout=0.25)
         observer = Observer(client, fleet, side.QUEUES, side.CAPACITY)
-        _wait_for_the_fleet(fleet)
+        _wait_for_the_fleet(fleet, store)
         stage = Stage(random.Random(seed), server, fleet, observer, side.horses)
         faults = Faults(
-            stage, has_links=not no_links, may_lose_data=may_lose_data, run_s=60 * minutes
+            stage, store, has_links=not no_links, may_lose_data=may_lose_data, run_s=60 * minutes
         )
         until = time.monotonic() + 60 * minutes
         while time.monotonic() < until:
@@ -73,7 +95,9 @@ def run(
         load.terminate()
         _settle(client, observer, fleet, side.QUEUES)
         load.wait(30)
-        tally = side.count(folder, client, {host.name for host in fleet.steady})
+        if side is ours:
+            _wait_for_the_spools(folder, fleet)
+        tally = side.count(folder, client, {host.name for host in fleet.steady}, store)
         late = [f"{o.job} after {o.cause}" for o in observer.late]
         exits = [f"{e.name} with {e.code}: {e.last_words}" for e in fleet.exits]
     report = Report(
@@ -103,9 +127,9 @@ def _turn(faults: Faults, fleet: Fleet, observer: Observer) -> None:
     time.sleep(TICK_S)
 
 
-def _wait_for_the_fleet(fleet: Fleet) -> None:
+def _wait_for_the_fleet(fleet: Fleet, store: Store | None) -> None:
     until = time.monotonic() + 60
-    while len(fleet.steady) < len(fleet.workers):
+    while len(fleet.steady) < len(fleet.workers) or not (store is None or store.is_known()):
         fleet.supervise()
         if time.monotonic() > until:
             raise SystemExit(f"chaos: the workers did not start; see {fleet.folder}")
@@ -141,3 +165,12 @@ def _settle(client: redis.Redis, observer: Observer, fleet: Fleet, queues: list[
             last, seen = time.monotonic(), ended
         elif not left and schedule_until == float("inf") and time.monotonic() > last + 3:
             return
+
+
+def _wait_for_the_spools(folder: Path, fleet: Fleet) -> None:
+    """Wait until all that was spooled has been drained, or for long enough."""
+    until = time.monotonic() + DRAIN_S
+    spools = ours.spools(folder)
+    while any(spool.status().records for spool in spools) and time.monotonic() < until:
+        fleet.supervise()
+        time.sleep(0.5)

@@ -89,7 +89,7 @@ class Enqueuer:
         return sum(self._client.llen(queue) for queue in queues)
 
 
-def count(folder: Path, client: redis.Redis, alive: set[str]) -> Tally:
+def count(folder: Path, client: redis.Redis, alive: set[str], _store: None) -> Tally:
     """Hold what was planned against Redis and the effects."""
     jobs = (folder / "planned").read_text().split()
     effects = Counter((folder / "effects").read_text().split())

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import redis
 
+from bench.chaos.rows import Rows
 from rqscan.broker import keys
 
 __all__ = ["Record", "Report", "Tally", "show"]
@@ -40,6 +41,7 @@ class Tally:
     """The jobs of one run, each counted once in finished, failed, open or lost."""
 
     planned: int = 0
+    rows: Rows | None = None  # stock RQ has none
     finished: int = 0
     failed: list[str] = field(default_factory=list)  # with their reason: not lost
     open: list[str] = field(default_factory=list)  # waits or runs after the settle time
@@ -105,7 +107,7 @@ class Report:
         """Tell whether nothing was lost, doubled or late."""
         tally = self.tally
         bad = (tally.lost, tally.open, tally.doubled, tally.uncounted, self.late, self.exits)
-        return not any(bad)
+        return not any(bad) and (tally.rows is None or tally.rows.is_clean)
 
     def as_json(self) -> dict[str, Any]:
         times = {"recovery": self.recovery, "start": self.start}
@@ -133,6 +135,13 @@ def show(reports: list[Report]) -> None:
         ("  still open", [len(r.tally.open) for r in reports]),
         ("  LOST", [len(r.tally.lost) for r in reports]),
         ("DOUBLED in effect", [len(r.tally.doubled) for r in reports]),
+        ("rows expected", _rows(reports, lambda r: r.expected)),
+        ("  stored", _rows(reports, lambda r: r.stored)),
+        ("  LOST", _rows(reports, lambda r: r.missing)),
+        ("rows DOUBLED", _rows(reports, lambda r: r.doubled)),
+        ("rows left in a spool", _rows(reports, lambda r: r.spooled)),
+        ("in quarantine", _rows(reports, lambda r: len(r.quarantined))),
+        ("chunks that tell other rows", _rows(reports, lambda r: len(r.at_odds))),
         ("orphans LATE", [len(r.late) for r in reports]),
         ("scans that never end", [len(r.tally.uncounted) for r in reports]),
         ("done, but told as failed", [len(r.tally.contradicted) for r in reports]),
@@ -154,6 +163,10 @@ def show(reports: list[Report]) -> None:
         _show_details(report)
 
 
+def _rows(reports: list[Report], figure: Callable[[Rows], int]) -> list[int | str]:
+    return [figure(r.tally.rows) if r.tally.rows else "-" for r in reports]
+
+
 def _cell(seconds: list[float] | None) -> str:
     if not seconds:
         return "-"
@@ -172,6 +185,8 @@ def _show_details(report: Report) -> None:
         "uncounted": tally.uncounted, "told wrong": tally.contradicted, "ended": report.exits,
         "stray": report.stray, "failed": [f"{n} x {reason}" for reason, n in reasons.items()],
     }  # fmt: skip
+    if tally.rows:
+        lists |= {"quarantined": tally.rows.quarantined, "at odds": tally.rows.at_odds}
     for name, entries in lists.items():
         for entry in entries[:SHOWN]:
             print(f"  {name}: {entry}")

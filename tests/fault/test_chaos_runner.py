@@ -5,14 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_short_run_finds_nothing_lost_or_doubled():
-    command = [sys.executable, "-m", "bench.chaos", "--json", "--workers", "3"]
+@pytest.mark.parametrize(
+    ("options", "minutes"), [([], "0.15"), (["--database"], "0.35")], ids=["sqlite", "database"]
+)
+def test_a_short_run_finds_nothing_lost_or_doubled(options, minutes):
+    command = [sys.executable, "-m", "bench.chaos", "--json", "--workers", "3", *options]
     done = subprocess.run(
-        [*command, "--minutes", "0.15", "--seed", "11"],
-        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+        [*command, "--minutes", minutes, "--seed", "11"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert "seed 11" in done.stderr
     assert done.returncode in {0, 1}, done.stderr  # 1: an orphan may be late on a busy machine
@@ -21,5 +26,9 @@ def test_a_short_run_finds_nothing_lost_or_doubled():
     assert sum(report["faults"].values()) > 2
     assert tally["planned"] == tally["finished"] + len(tally["failed"])
     assert [tally["lost"], tally["open"], tally["doubled"], tally["uncounted"]] == [[]] * 4
+    rows = tally["rows"]
+    assert rows["expected"] == rows["stored"] > 0
+    assert [rows[what] for what in ("missing", "doubled", "spooled")] == [0] * 3
+    assert [rows["at_odds"], rows["quarantined"]] == [[]] * 2
     assert report["stray"] == []
     assert report["exits"] == []

@@ -1,4 +1,4 @@
-"""Kind `nap`: sleeps, touches no network, and tells by its one row which execution it was."""
+"""Kind `nap`: sleeps, touches no network, and tells by its rows which execution it was."""
 
 import random
 import secrets
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from bench.chaos.chaos_kinds import PORTS
 from rqscan import clock
 from rqscan.model import Observation
 from rqscan.scan.kinds import Run, kind
@@ -26,6 +27,7 @@ def nap(addresses: Sequence[str], _params: NapParams, run: Run) -> Iterator[Obse
         # mostly short, at times longer than a lease
         time.sleep(min(random.SystemRandom().expovariate(1 / 0.6), 9))
         run.advance(WHOLE_CHUNK)
-        # A protocol of its own makes each execution another row: one too many is seen.
-        once = secrets.token_hex(8)
-        yield Observation(host=address, proto=once, state="open", observed_at=clock.now())
+        # A protocol of its own makes each execution other rows: one too many is seen.
+        once, now = secrets.token_hex(8), clock.now()
+        for port in PORTS:
+            yield Observation(host=address, port=port, proto=once, state="open", observed_at=now)
