@@ -7,8 +7,10 @@ imported when the command is called, and rich_click when it draws a help.
 import errno
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from importlib import import_module
 from itertools import groupby
 from typing import Any
@@ -18,7 +20,7 @@ import click
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["Command", "Group", "Seconds", "json_option", "log_options", "run"]
+__all__ = ["Command", "Group", "Seconds", "json_option", "log_options", "read_age", "run"]
 
 COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "up": ("Run", "Run everything on this machine."),
@@ -38,8 +40,9 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "spool": ("Operate", "Show and drain what this host keeps for the database."),
     "config": ("Set-up", "Show the settings in force."),
     "kinds": ("Set-up", "List the scan kinds with their parameters."),
-    "db": ("Set-up", "Make and check the database's tables."),
+    "db": ("Set-up", "Make and check the database's tables, delete old scans."),
 }
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
@@ -66,6 +69,16 @@ class Seconds(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return found
+
+
+def read_age(text: str) -> timedelta | None:
+    """Read how long ago something is, such as 10m, 2h or 90d; None if the text tells none.
+
+    Raises:
+        OverflowError: it is longer than times go.
+    """
+    ago = re.fullmatch(r"(\d+)([smhd])", text, re.ASCII)
+    return timedelta(**{UNITS[ago[2]]: int(ago[1])}) if ago else None
 
 
 class Command(click.Command):

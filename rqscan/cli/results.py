@@ -1,8 +1,7 @@
 """`rqscan results`: the rows of a scan, streamed from the store to stdout."""
 
-import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -10,20 +9,19 @@ import click
 from msgspec.structs import asdict
 
 from rqscan.cli import repository, show
-from rqscan.cli.group import Command
+from rqscan.cli.group import Command, read_age
 from rqscan.clock import from_iso, now
 from rqscan.model import Row
 
 __all__ = ["print_rows", "results"]
 
 TABLE_ROWS = 1_000  # a table is held in memory to be aligned, and nobody reads more
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def _since(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
     try:
-        if text and (ago := re.fullmatch(r"(\d+)([smhd])", text)):
-            return now() - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        if text and (ago := read_age(text)) is not None:
+            return now() - ago
         return from_iso(text) if text else None
     except (ValueError, OverflowError):
         raise click.BadParameter(f"expected an ISO time or 10m, 2h, 1d, got: {text!r}") from None

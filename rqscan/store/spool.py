@@ -166,6 +166,12 @@ class Spool:
             quarantined=quarantined,
         )
 
+    def scans(self) -> set[str]:
+        """Give the ids of the scans that it holds something of, in quarantine too."""
+        if not self.file.exists:
+            return set()
+        return {scan_id for (scan_id,) in self.file.run(self._queries.scans)}
+
     def quarantined(self) -> Iterator[Quarantined]:
         """Give the entries of the quarantine, the oldest first."""
         after = 0

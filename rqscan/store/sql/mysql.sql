@@ -67,3 +67,15 @@ ON DUPLICATE KEY UPDATE
     state = IF(VALUES(observed_at) >= observed_at, VALUES(state), state),
     data = IF(VALUES(observed_at) >= observed_at, VALUES(data), data),
     observed_at = GREATEST(VALUES(observed_at), observed_at);
+
+-- name: now()$
+-- The time by the server's clock.
+SELECT UTC_TIMESTAMP(6);
+
+-- name: lock_some_chunks(scan_id, page)
+-- A scan's first chunks, kept from others until the commit.
+SELECT chunk FROM chunks WHERE scan_id = :scan_id ORDER BY chunk LIMIT :page FOR UPDATE;
+
+-- name: delete_some_rows(scan_id, last, page)!
+-- Delete some of the rows of a scan's first chunks.
+DELETE FROM observations WHERE scan_id = :scan_id AND chunk <= :last LIMIT :page;

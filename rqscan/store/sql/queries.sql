@@ -171,3 +171,26 @@ WHERE scan_id = :scan_id AND chunk = :chunk AND generation = :generation AND att
 UPDATE chunks SET observations = (SELECT COUNT(*) FROM observations o
     WHERE o.scan_id = :scan_id AND o.chunk = :chunk AND o.state <> 'coverage')
 WHERE scan_id = :scan_id AND chunk = :chunk;
+
+-- name: scans_before(before)
+-- The scans asked for before a time, the oldest first.
+SELECT scan_id FROM scans WHERE requested_at < :before ORDER BY requested_at, scan_id;
+
+-- name: delete_ended_scan(scan_id)!
+-- Forget a scan, but for one that has not ended.
+DELETE FROM scans WHERE scan_id = :scan_id AND NOT EXISTS
+    (SELECT 1 FROM chunks c WHERE c.scan_id = :scan_id AND c.state = 'planned');
+
+-- name: left_over()
+-- The scans that are forgotten and still have chunks.
+SELECT c.scan_id FROM (SELECT DISTINCT scan_id FROM chunks) c
+LEFT JOIN scans s ON s.scan_id = c.scan_id WHERE s.scan_id IS NULL;
+
+-- name: weight(scan_id)^
+-- Count a scan's chunks and its rows.
+SELECT (SELECT COUNT(*) FROM chunks WHERE scan_id = :scan_id),
+    (SELECT COUNT(*) FROM observations WHERE scan_id = :scan_id);
+
+-- name: delete_chunks(scan_id, last)!
+-- Delete a scan's first chunks.
+DELETE FROM chunks WHERE scan_id = :scan_id AND chunk <= :last;

@@ -71,3 +71,10 @@ SELECT store_id, rows, is_part, :spooled_at, record FROM quarantine WHERE id = :
 
 -- name: drop_quarantined(id)!
 DELETE FROM quarantine WHERE id = :id;
+
+-- name: scans()
+-- The scans that something here is of, in quarantine too; what cannot be read tells of none.
+SELECT DISTINCT json_extract(record, '$.scan_id') FROM (
+    SELECT CAST(record AS TEXT) AS record FROM records
+    UNION ALL SELECT CAST(record AS TEXT) FROM quarantine
+) WHERE json_valid(record);

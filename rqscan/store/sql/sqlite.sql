@@ -66,3 +66,16 @@ ON CONFLICT (row_key) DO UPDATE SET
     data = excluded.data,
     observed_at = excluded.observed_at
 WHERE excluded.observed_at >= observations.observed_at;
+
+-- name: now()$
+-- The time by this host's clock.
+SELECT strftime('%Y-%m-%d %H:%M:%f', 'now');
+
+-- name: lock_some_chunks(scan_id, page)
+-- A scan's first chunks; BEGIN IMMEDIATE keeps others from them.
+SELECT chunk FROM chunks WHERE scan_id = :scan_id ORDER BY chunk LIMIT :page;
+
+-- name: delete_some_rows(scan_id, last, page)!
+-- Delete some of the rows of a scan's first chunks.
+DELETE FROM observations WHERE row_key IN
+    (SELECT row_key FROM observations WHERE scan_id = :scan_id AND chunk <= :last LIMIT :page);
