@@ -31,15 +31,17 @@ def main(parent_pid: int) -> int:
     """Drain for a while; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
     settings, go = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Go])
+    link = find_link(settings) if settings.spool.mode == "spool_first" else None
     began, moved = time.monotonic(), Moved()
     away, is_elsewhere = None, False
-    link = find_link(settings) if settings.spool.mode == "spool_first" else None
     is_watched = go is Go.WHILE_IDLE and link is not None
     traffic = Traffic(link or Link(), settings.idle.for_s, is_idle=is_watched)
 
     def goes_on(own_bytes: int) -> bool:
-        is_calm = not is_watched or traffic.look(own_bytes=own_bytes)
-        return is_calm and time.monotonic() < began + DRAIN_S
+        if is_watched and not traffic.look(own_bytes=own_bytes):
+            return False
+        # However long it took to connect, something must come of it.
+        return moved == Moved() or time.monotonic() < began + DRAIN_S
 
     try:
         try:
