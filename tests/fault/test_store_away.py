@@ -134,6 +134,29 @@ def test_a_scan_ends_though_its_rows_are_still_spooled(settings, mariadb, redis_
         rig.close()
 
 
+def test_rows_wait_for_the_jobs_of_their_host(settings, redis_server, tmp_path):
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    rig.env |= {"RQSCAN_SPOOL_MODE": "spool_first", "RQSCAN_IDLE_FOR_S": "0.5"}
+    try:
+        rig.worker("default", "-c", "2")
+        long = rig.json("scan", "127.0.0.1", "--kind", "polite", "--no-wait")["scan_id"]
+        wait_for((tmp_path / "polite").exists)
+        assert rig.json("scan", "127.0.0.1", "--kind", "rows", "-p", "5")["state"] == "finished"
+
+        def why() -> str:
+            (worker,) = rig.json("top", "--once")["workers"]
+            return worker["spool"]["idle"]["reason"] if worker["spool"]["idle"] else ""
+
+        words = "jobs run or wait here, the database is on this host; forced in "
+        wait_for(lambda: why().startswith(words))
+        assert rig.json("results") == []
+        rig.json("cancel", long)
+        wait_for(lambda: len(rig.json("results")) == 5)
+    finally:
+        rig.close()
+
+
 def test_rows_that_waited_long_enough_go_by_themselves(settings, redis_server, tmp_path):
     rig = Rig(settings, tmp_path)
     rig.use_odd_kinds()
