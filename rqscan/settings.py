@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field, structs
 
 __all__ = [
-    "NOT_IN_FORCE",
     "DatabaseSettings",
     "FilePath",
     "JobsSettings",
@@ -111,16 +110,12 @@ class SpoolSettings(Struct, frozen=True):
 
 
 class IdleSettings(Struct, frozen=True):
-    """When the network counts as idle."""
+    """When the network counts as idle, for rows that wait for it in the mode spool_first."""
 
     interfaces: list[str] = field(default_factory=list)  # empty: the one that leads to the store
-    below_bits_per_s: Count = 0  # 0: judged by percent
-    below_percent: Seconds = 10
-    for_s: Seconds = 5
-
-
-NOT_IN_FORCE = ("idle.",)
-"""Parts of names of settings that are read and checked, and do nothing in this version."""
+    below_bits_per_s: Count = 0  # received and sent, without our own drain; 0: judged by percent
+    below_percent: Seconds = 10  # of the link's speed; of 100 Mbit/s if it tells none
+    for_s: Seconds = 5  # calm for so long, while no job runs or waits here
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -144,6 +139,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def without_effect(self) -> list[str]:
         """Names of the settings that the user made and that do nothing in this version."""
-        made = (name for name, source in self.origin.items() if source != "default")
-        dead = NOT_IN_FORCE + (("spool.mode",) if self.spool.mode == "redis_stream" else ())
-        return [name for name in made if any(part in name for part in dead)]
+        return ["spool.mode"] if self.spool.mode == "redis_stream" else []

@@ -1,10 +1,36 @@
 """What is told of the spool and of its drain, to those who load no database."""
 
 from datetime import datetime
+from enum import StrEnum
 
 from msgspec import Struct, field
 
-__all__ = ["Backlog", "Drainage", "Moved"]
+__all__ = ["Backlog", "Drainage", "Go", "Idleness", "Link", "Moved"]
+
+
+class Go(StrEnum):
+    """Whether rows may go to the store."""
+
+    WAIT = "wait"
+    WHILE_IDLE = "while_idle"  # of the network on the way there
+    NOW = "now"
+
+
+class Link(Struct, frozen=True, kw_only=True):
+    """The network on the way to the store."""
+
+    interfaces: list[str] = field(default_factory=list)  # none: the store is on this host
+    below_bits_per_s: float = 0  # of all of them together: calm
+    note: str = ""  # on how that was found
+    fault: str = ""  # why the way is not known
+
+
+class Idleness(Struct, frozen=True, kw_only=True):
+    """Whether the network is idle, for rows that wait for it."""
+
+    is_idle: bool | None  # None: not measured
+    reason: str
+    forced_at: datetime | None = None  # when they go in any case
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
@@ -35,3 +61,5 @@ class Drainage(Struct, frozen=True, kw_only=True):
     away: str | None = None  # why the store took nothing
     again_in_s: float | None = None  # until it may be tried again
     is_elsewhere: bool = False  # another process drains
+    link: Link | None = None  # that rows wait for, in the mode in which they do
+    is_idle: bool = False  # it was to the end of a drain that wanted it so

@@ -45,6 +45,10 @@ class Rig:
             "ODD_FOLDER": str(self.folder),
         }
 
+    def enter(self, prefix: list[str]) -> None:
+        """Run what follows behind such words, which take it into a namespace."""
+        self._prefix = prefix
+
     def become_nobody(self) -> None:
         """Run what follows as an ordinary user, in folders of its own.
 

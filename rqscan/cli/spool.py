@@ -4,27 +4,28 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import click
-from msgspec import DecodeError, json
+from msgspec import DecodeError, json, structs
 
 from rqscan.cli import settings
 from rqscan.cli.group import Group, Seconds, json_option
 from rqscan.cli.show import defuse, print_json, print_json_array, print_json_lines, print_table
-from rqscan.clock import iso
 from rqscan.errors import ServiceUnavailable, UsageError
+from rqscan.idle import SAMPLE_S, Traffic, waiting
+from rqscan.interfaces import find_link
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
 from rqscan.store.spool import Quarantined, Spool
-from rqscan.tally import Moved
+from rqscan.tally import Backlog, Idleness, Moved
 
 __all__ = ["spool"]
 
 POLL_S = 0.1
+_YES_OR_NO = {True: "yes", False: "no", None: "?"}
 COLUMNS = ("id", "first_seen", "scan_id", "chunk", "rows", "host", "port", "code", "reason")
 
 
@@ -39,10 +40,7 @@ def status(as_json: bool) -> None:
     """Tell what is kept, how long, and whether the database is there."""
     found = settings()
     backlog, mode = Spool(found).status(), found.spool.mode
-    forced_at = None
-    if mode == "spool_first" and backlog.oldest_at:
-        forced_at = iso(backlog.oldest_at + timedelta(seconds=found.spool.max_delay_s))
-    known = {
+    known: dict[str, Any] = {
         "rows": backlog.rows,
         "records": backlog.records,
         "bytes": backlog.bytes,
@@ -51,10 +49,11 @@ def status(as_json: bool) -> None:
         "mode": mode,
         "store_up": _is_store_up(found),
     }
+    idle = _idleness(found, backlog)
     if as_json:
-        reason = "the network's traffic is not measured"
-        print_json(known | {"idle": {"is_idle": None, "reason": reason, "forced_at": forced_at}})
+        print_json(known | {"idle": structs.asdict(idle)})
     else:
+        known["idle"] = f"{_YES_OR_NO[idle.is_idle]}: {idle.reason}"
         print_table(("what", "is"), ({"what": k, "is": v} for k, v in known.items()))
 
 
@@ -166,6 +165,23 @@ def _is_store_up(found: Settings) -> bool:
     with suppress(ServiceUnavailable), Database.open(found):
         return True
     return False
+
+
+def _idleness(found: Settings, backlog: Backlog) -> Idleness:
+    """Measure the network for a second, if rows wait for it.
+
+    A worker asks more before it drains: that it was calm for long enough, and no job runs there.
+    """
+    mode = found.spool.mode
+    if mode != "spool_first":
+        return Idleness(is_idle=None, reason=f"not measured: nothing waits for it in mode {mode}")
+    if not backlog.records:
+        return Idleness(is_idle=None, reason="not measured: nothing is spooled")
+    traffic = Traffic(find_link(found), for_s=0)
+    traffic.look()
+    time.sleep(SAMPLE_S)
+    traffic.look()
+    return waiting(traffic, backlog.oldest_at, found.spool.max_delay_s)
 
 
 def _drain(found: Settings, moved: Moved, rows: int) -> None:

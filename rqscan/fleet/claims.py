@@ -70,6 +70,11 @@ class Claims:
         """Tell whether the queues gave nothing when last asked."""
         return not (self.is_open or self.is_wanted)
 
+    @property
+    def may_get_more(self) -> bool:
+        """Tell whether the queues may hold jobs for us, as far as we may ask."""
+        return self._registration.may_claim and not self.is_draining and not self.is_idle
+
     def link_is_down(self) -> None:
         """Forget the claim whose answer is lost: the next beat gives back what it took."""
         self.is_open = False

@@ -1,7 +1,8 @@
 """A worker's drain, in a child of its own: it loads no more than the store.
 
-``python -m rqscan.fleet.drain_chore drain PARENT`` takes (settings, whether to drain) as msgpack on
-stdin, and prints a `Drainage` as one JSON line; without draining it tells how the spool stands.
+``python -m rqscan.fleet.drain_chore drain PARENT`` takes (settings, `Go`) as msgpack on stdin, and
+prints a `Drainage` as one JSON line; where it is to wait it only tells how the spool stands. A
+drain of idle times ends when there is traffic that is not its own.
 """
 
 import signal
@@ -11,12 +12,14 @@ import time
 from msgspec import json, msgpack
 
 from rqscan.errors import RqscanError, StoreUnavailable
+from rqscan.idle import Traffic
+from rqscan.interfaces import find_link
 from rqscan.process import die_with
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
 from rqscan.store.drain import Held, drain
 from rqscan.store.spool import Spool
-from rqscan.tally import Drainage, Moved
+from rqscan.tally import Drainage, Go, Link, Moved
 
 __all__ = ["main"]
 
@@ -27,13 +30,23 @@ DRAIN_S = 20.0
 def main(parent_pid: int) -> int:
     """Drain for a while; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
-    settings, may_drain = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, bool])
+    settings, go = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Go])
+    link = find_link(settings) if settings.spool.mode == "spool_first" else None
     began, moved = time.monotonic(), Moved()
     away, is_elsewhere = None, False
+    is_watched = go is Go.WHILE_IDLE and link is not None
+    traffic = Traffic(link or Link(), settings.idle.for_s, is_idle=is_watched)
+
+    def goes_on(own_bytes: int) -> bool:
+        if is_watched and not traffic.look(own_bytes=own_bytes):
+            return False
+        # However long it took to connect, something must come of it.
+        return moved == Moved() or time.monotonic() < began + DRAIN_S
+
     try:
         try:
-            if may_drain:
-                drain(settings, moved, until=began + DRAIN_S)
+            if go is not Go.WAIT:
+                drain(settings, moved, goes_on=goes_on)
         except Held:
             is_elsewhere = True
         except StoreUnavailable as error:
@@ -50,6 +63,8 @@ def main(parent_pid: int) -> int:
         away=known.reason if known else away,
         again_in_s=max(0.0, known.until - time.monotonic()) if known else None,
         is_elsewhere=is_elsewhere,
+        link=link,
+        is_idle=traffic.is_idle,
     )
     sys.stdout.buffer.write(json.encode(answer))
     return 0

@@ -90,7 +90,9 @@ class Loop:
         self._kept = Path(settings.home) / "ends"
         self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
-        self._spooling = Spooling(name, settings, self._errands)
+        self._spooling = Spooling(name, settings, self._errands, is_working=lambda: bool(
+            self._attempts.running or self._claims.may_get_more
+        ))  # fmt: skip
         self._outage = Outage(worker=name)
         limits = {"lost": worker.max_lost, "displaced": worker.max_host_losses}
         self._ledger = Ledger(name, self._outage, limits, self._unrecorded.add)
@@ -278,10 +280,8 @@ class Loop:
             failed=self._ledger.failed, rss_bytes=presence.memory_bytes(self._attempts.pids),
         )  # fmt: skip
         state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
-        return record, self._describe_to_rq() | {
-            "rqscan_client": self._command.client_id,
-            "state": state,
-        }
+        mine = {"rqscan_client": self._command.client_id, "state": state}
+        return record, self._describe_to_rq() | mine
 
     def _say_goodbye(self) -> None:
         self._attempts.close()

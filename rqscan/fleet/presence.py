@@ -20,6 +20,7 @@ from rqscan import __version__, clock
 from rqscan.broker import keys
 from rqscan.broker.payload import PROTOCOL
 from rqscan.errors import FailedError
+from rqscan.tally import Idleness
 
 __all__ = [
     "Clockwork",
@@ -59,6 +60,7 @@ class SpoolReport(Struct, frozen=True, kw_only=True):
     quarantined: int = 0  # entries
     drain_rows_per_s: float | None = None  # of the last drain that moved something
     eta_s: float | None = None  # for the rest at that rate
+    idle: Idleness | None = None  # of the network, if rows wait for it
 
 
 @cache

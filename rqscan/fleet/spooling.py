@@ -2,11 +2,15 @@
 
 A look at the file (its size and times) tells that something was spooled; a child then says what,
 and drains (`rqscan.fleet.drain_chore`). While the spool is nearly full the worker claims nothing.
+In the mode spool_first rows wait until the network on the way to the store is idle: while there are
+any, its traffic is measured here (`rqscan.idle`), and during a drain by the child, which knows its
+own part of it.
 """
 
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,9 +20,10 @@ from rqscan import clock
 from rqscan.fleet.errands import Errands
 from rqscan.fleet.presence import SpoolReport
 from rqscan.home import spool_path, spool_stamp
+from rqscan.idle import Traffic, waiting
 from rqscan.logs import Event, log
 from rqscan.settings import Settings
-from rqscan.tally import Drainage
+from rqscan.tally import Drainage, Go
 
 __all__ = ["Spooling"]
 
@@ -45,15 +50,20 @@ class Spooling:
         name: of the worker.
         settings: say where the home is and how large the spool may be.
         errands: has the child run.
+        is_working: tells whether jobs run here, or may wait for us.
     """
 
-    def __init__(self, name: str, settings: Settings, errands: Errands) -> None:
+    def __init__(
+        self, name: str, settings: Settings, errands: Errands, *, is_working: Callable[[], bool]
+    ) -> None:
+        self._is_working = is_working
         self._name, self._settings, self._errands = name, settings, errands
         self._at = 0.0  # monotonic: of the next look at the file
         self._look_at = 0.0  # monotonic: from then on a change is looked into
         self._drain_at = float("inf")  # monotonic
         self._seen: tuple[int, ...] = (0,)  # the file's stamp when the last child began
-        self._is_at_it = False  # a child is
+        self._child: Go | None = None  # what the child that runs was told
+        self._traffic: Traffic | None = None  # that rows wait for
         self._last: Drainage | None = None
         self._lost_at: float | None = None  # monotonic: since when the store is away
         self._kept = 0  # most rows that were seen meanwhile
@@ -62,7 +72,8 @@ class Spooling:
     @property
     def deadline(self) -> float:
         """Monotonic time at which `check` has something to do."""
-        return min(self._at, self._drain_at)
+        sample_at = self._traffic.deadline if self._traffic and self._measures else float("inf")
+        return min(self._at, self._drain_at, sample_at)
 
     def check(self) -> bool:
         """Look at the file, and have a child see to it if that is due; tell if `holds` changed."""
@@ -70,13 +81,16 @@ class Spooling:
         if now < self.deadline:
             return False
         self._at = now + self._settings.worker.heartbeat_s
+        self._measure()
         stamp = spool_stamp(self._settings.home)
         self._judge(stamp[0])
+        if self.holds and not before:
+            self._drain_at = now
         has_changed = stamp != self._seen and now >= self._look_at
-        if not self._is_at_it and (now >= self._drain_at or has_changed):
-            self._is_at_it = True
+        if self._child is None and (now >= self._drain_at or has_changed):
+            self._child = self._go()
             self._seen, self._look_at, self._drain_at = stamp, now + LOOK_S, float("inf")
-            self._errands.run("drain", self._may_drain(), then=self._on_answer)
+            self._errands.run("drain", self._child, then=self._on_answer)
         return self.holds != before
 
     def report(self) -> SpoolReport:
@@ -84,51 +98,76 @@ class Spooling:
         if self._last is None:
             return SpoolReport(bytes=spool_stamp(self._settings.home)[0])
         backlog, moved = self._last.backlog, self._last.moved
+        most_s = self._settings.spool.max_delay_s
         rate = moved.rows / self._last.worked_s if moved.rows else None
         return SpoolReport(
             rows=backlog.rows,
             bytes=spool_stamp(self._settings.home)[0],
-            oldest_s=self._oldest_s(),
+            oldest_s=self._oldest_s() if backlog.oldest_at else None,
             quarantined=backlog.quarantined,
             drain_rows_per_s=rate and round(rate, 1),
             eta_s=round(backlog.rows / rate, 1) if rate else None,
+            idle=waiting(self._traffic, backlog.oldest_at, most_s) if self._traffic else None,
         )
 
-    def _may_drain(self) -> bool:
+    def _go(self) -> Go:
         """Tell whether rows may go to the store now: the one place where that is asked.
 
-        In the mode spool_first they wait until the oldest has waited long enough, or the spool is
-        nearly full; else they go as soon as the store takes them.
+        In the mode spool_first they wait until the network is idle, the oldest has waited long
+        enough, or the spool is nearly full; else they go as soon as the store takes them.
         """
-        if self._settings.spool.mode != "spool_first" or self.holds:
-            return True
-        return (self._oldest_s() or 0.0) >= self._settings.spool.max_delay_s
+        spool = self._settings.spool
+        if spool.mode != "spool_first" or self.holds or self._oldest_s() >= spool.max_delay_s:
+            return Go.NOW
+        return Go.WHILE_IDLE if self._traffic and self._traffic.is_idle else Go.WAIT
 
-    def _oldest_s(self) -> float | None:
+    @property
+    def _measures(self) -> bool:
+        """Tell whether no drain of ours adds to the traffic."""
+        return self._child in {None, Go.WAIT}
+
+    def _measure(self) -> None:
+        if self._traffic is None or not self._measures:
+            return
+        was_idle = self._traffic.is_idle
+        if self._traffic.look(is_working=self._is_working()) and not was_idle:
+            self._drain_at = min(self._drain_at, time.monotonic() + _start_s())
+
+    def _wait_for(self, last: Drainage, told: Go) -> None:
+        """Measure anew after a drain, and where the way to the store is another."""
+        if last.link is None or not last.backlog.records:
+            self._traffic = None
+        elif told is not Go.WAIT or self._traffic is None or self._traffic.link != last.link:
+            for_s = self._settings.idle.for_s
+            self._traffic = Traffic(last.link, for_s, is_idle=last.is_idle)
+
+    def _oldest_s(self) -> float:
+        """Tell how long the oldest record waits; 0 if there is none."""
         oldest_at = self._last.backlog.oldest_at if self._last else None
         if oldest_at is None:
-            return None
+            return 0.0
         return max(0.0, round((clock.now() - oldest_at).total_seconds(), 3))
 
     def _on_answer(self, answer: dict[str, Any] | None) -> None:
-        now, self._is_at_it = time.monotonic(), False
+        now, told, self._child = time.monotonic(), self._child or Go.WAIT, None
         if answer is None:  # it has told why
-            self._drain_at = now + AGAIN_S
+            self._drain_at, self._traffic = now + AGAIN_S, None
             return
         self._last = last = msgspec.convert(answer, Drainage)
         self._tell(last)
         self._at = now  # there may be room again
+        self._wait_for(last, told)
         if not last.backlog.records and last.away is None:
             return
         pause_s = AGAIN_S
         if last.away is not None:
             pause_s = last.again_in_s or AGAIN_S
+        elif self._go() is Go.WAIT:
+            pause_s = self._settings.spool.max_delay_s - self._oldest_s()
+        elif told is Go.WAIT:
+            pause_s = _start_s()
         elif last.moved.rows:
             pause_s = 0.0
-        elif not self._may_drain():
-            pause_s = self._settings.spool.max_delay_s - (self._oldest_s() or 0.0)
-        elif self._settings.spool.mode == "spool_first" and not last.is_elsewhere:
-            pause_s = START_S * secrets.randbelow(1_000) / 1_000
         self._drain_at = now + pause_s
 
     def _tell(self, last: Drainage) -> None:
@@ -166,3 +205,7 @@ class Spooling:
             disk = os.statvfs(spool_path(self._settings.home).parent)
             return disk.f_bavail * disk.f_frsize
         return float("inf")
+
+
+def _start_s() -> float:
+    return START_S * secrets.randbelow(1_000) / 1_000

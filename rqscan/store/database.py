@@ -75,6 +75,10 @@ class Database:
         finally:
             self._is_busy = False
 
+    def wire_bytes(self) -> int:
+        """Give what the connection has sent over the network and received."""
+        return 0 if self._connection is None else self.dialect.wire_bytes(self._connection)
+
     def close(self) -> None:
         """Close the connection; the next transaction makes a new one."""
         connection, self._connection = self._connection, None

@@ -45,3 +45,6 @@ class Dialect(Protocol):
 
     def refusal(self, error: Exception) -> str | None:
         """Give the code of an error that is the fault of the rows alone; None for any other."""
+
+    def wire_bytes(self, connection: Any) -> int:
+        """Give the bytes, with packet headers, that a connection has sent and received."""

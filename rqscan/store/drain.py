@@ -23,6 +23,9 @@ from rqscan.tally import Moved
 
 __all__ = ["Held", "drain"]
 
+LOOK_S = 1.0
+"""How often, in a pause, it is asked whether to go on."""
+
 
 class Held(FailedError):  # noqa: N818 - a state of the home, not a mistake
     """Another process of this home drains."""
@@ -32,8 +35,8 @@ def drain(
     settings: Settings,
     moved: Moved,
     *,
-    until: float = float("inf"),
     by_force: bool = False,
+    goes_on: Callable[[int], bool] = lambda _: True,
     on_batch: Callable[[], None] = lambda: None,
 ) -> None:
     """Drain the spool of this home until it holds nothing for the store.
@@ -41,8 +44,9 @@ def drain(
     Args:
         settings: say where the home and the store are, and how fast to go.
         moved: is counted up after each batch.
-        until: monotonic time at which to stop after a batch.
         by_force: try the store also before the breaker's time has come.
+        goes_on: asked before each batch, and once a second where its turn is waited for; gets the
+            bytes that the drain has sent over the network and received so far.
         on_batch: called after each batch.
 
     Raises:
@@ -61,12 +65,12 @@ def drain(
             with open_current(settings) as database:
                 mover = Mover(spool, database, moved)
                 while batch := mover.batch():
-                    pace.wait(sum(one.rows for one in batch), sum(len(x.record) for x in batch))
+                    amounts = sum(one.rows for one in batch), sum(len(x.record) for x in batch)
+                    if not pace.wait(*amounts, goes_on=lambda: goes_on(database.wire_bytes())):
+                        return
                     mover.move(batch)
                     breaker.close()
                     on_batch()
-                    if time.monotonic() > until:
-                        return
             breaker.close()
         except StoreUnavailable as error:
             if error.fault is not Fault.BUSY:
@@ -82,11 +86,18 @@ class _Pace:
         self._limits = settings.drain_rows_per_s, settings.drain_bytes_per_s
         self._at = 0.0  # monotonic: when the next batch may go
 
-    def wait(self, *amounts: int) -> None:
-        """Wait until a batch of so many rows and bytes may go."""
-        time.sleep(max(0.0, self._at - time.monotonic()))
+    def wait(self, *amounts: int, goes_on: Callable[[], bool]) -> bool:
+        """Wait until a batch of so many rows and bytes may go; tell whether it is still to."""
+        while goes_on():
+            left_s = self._at - time.monotonic()
+            if left_s <= 0:
+                break
+            time.sleep(min(left_s, LOOK_S))
+        else:
+            return False
         costs = (n / limit for n, limit in zip(amounts, self._limits, strict=True) if limit)
         self._at = time.monotonic() + max(costs, default=0.0)
+        return True
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """MySQL and MariaDB: a server for a fleet."""
 
 import socket
+import struct
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -34,6 +35,10 @@ FAULTS = {
     **dict.fromkeys((1205, 1213), Fault.BUSY),
     **dict.fromkeys((1021, 1114), Fault.FULL),
 }
+HEADERS_BYTES = 66
+"""Of a packet: Ethernet 14, IPv4 20, TCP 20 and its time stamps 12."""
+TCP_INFO_BYTES = 144
+"""Of the struct in <linux/tcp.h>, up to tcpi_segs_in; the counts begin at 120 (Linux 4.2)."""
 OF_ROWS = {1048, 1153, 1264, 1265, 1292, 1366, 1406, 1452, 3819, 4025}
 """No NULL, packet too large, out of range, truncated, wrong value, wrong value or encoding for a
 column, too long, foreign key, check constraint (one code each for MySQL and MariaDB)."""
@@ -99,6 +104,18 @@ class MySql:
         """Give the code of an error that is the fault of the rows alone; None for any other."""
         is_of_rows = isinstance(error, pymysql.Error) and error.args and error.args[0] in OF_ROWS
         return str(error.args[0]) if is_of_rows else None
+
+    def wire_bytes(self, connection: Any) -> int:
+        """Give the bytes, with packet headers, that a connection has sent and received.
+
+        0 for a socket file, and for a connection that is gone.
+        """
+        try:
+            info = connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)  # noqa: SLF001 - it has no public name
+        except (AttributeError, OSError):
+            return 0
+        sent, received, packets_sent, packets_received = struct.unpack_from("=QQII", info, 120)
+        return int(sent + received + HEADERS_BYTES * (packets_sent + packets_received))
 
 
 def _fit_statements(connection: Any) -> None:

@@ -87,6 +87,10 @@ class Sqlite:
         is_of_rows = isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError)
         return getattr(error, "sqlite_errorname", type(error).__name__) if is_of_rows else None
 
+    def wire_bytes(self, _: Any) -> int:
+        """Give 0: nothing goes over a network."""
+        return 0
+
 
 def _code(error: Exception) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)

@@ -114,13 +114,15 @@ def test_a_scan_ends_though_its_rows_are_still_spooled(settings, mariadb, redis_
     rig = Rig(settings, tmp_path)
     rig.use_odd_kinds()
     try:
-        rig.worker("default", RQSCAN_SPOOL_MODE="spool_first", RQSCAN_SPOOL_MAX_DELAY_S="300")
+        rig.env |= {"RQSCAN_SPOOL_MODE": "spool_first", "RQSCAN_IDLE_FOR_S": "300"}
+        rig.worker("default")
         wait_for(lambda: list(Path(settings.home).glob("store-*")))
         ended = rig.json("scan", "127.0.0.1-127.0.0.3", "--kind", "rows", "-p", "5")
         assert (ended["state"], ended["observations"], ended["spooled"]) == ("finished", 15, 15)
-        status = rig.json("spool", "status", RQSCAN_SPOOL_MODE="spool_first")
+        status = rig.json("spool", "status")
         assert (status["rows"], status["mode"], status["store_up"]) == (15, "spool_first", True)
         assert status["idle"]["forced_at"] > status["oldest_at"]
+        assert status["idle"]["reason"] == "the database is on this host; forced in 5 min"
         assert rig.json("results") == []
         mariadb.freeze()
         assert rig.run("spool", "drain").returncode == 3
@@ -128,6 +130,29 @@ def test_a_scan_ends_though_its_rows_are_still_spooled(settings, mariadb, redis_
         done = rig.json("spool", "drain")
         assert (done["drained"], done["left"], done["quarantined"]) == (15, 0, 0)
         assert len(rig.json("results")) == 15
+    finally:
+        rig.close()
+
+
+def test_rows_wait_for_the_jobs_of_their_host(settings, redis_server, tmp_path):
+    rig = Rig(settings, tmp_path)
+    rig.use_odd_kinds()
+    rig.env |= {"RQSCAN_SPOOL_MODE": "spool_first", "RQSCAN_IDLE_FOR_S": "0.5"}
+    try:
+        rig.worker("default", "-c", "2")
+        long = rig.json("scan", "127.0.0.1", "--kind", "polite", "--no-wait")["scan_id"]
+        wait_for((tmp_path / "polite").exists)
+        assert rig.json("scan", "127.0.0.1", "--kind", "rows", "-p", "5")["state"] == "finished"
+
+        def why() -> str:
+            (worker,) = rig.json("top", "--once")["workers"]
+            return worker["spool"]["idle"]["reason"] if worker["spool"]["idle"] else ""
+
+        words = "jobs run or wait here, the database is on this host; forced in "
+        wait_for(lambda: why().startswith(words))
+        assert rig.json("results") == []
+        rig.json("cancel", long)
+        wait_for(lambda: len(rig.json("results")) == 5)
     finally:
         rig.close()
 

@@ -33,7 +33,8 @@ def test_status_of_a_home_without_a_spool(rig):
         "rows": 0, "records": 0, "bytes": 0, "oldest_at": None, "quarantined": 0, "mode": "direct",
         "store_up": True,
         "idle": {
-            "is_idle": None, "reason": "the network's traffic is not measured", "forced_at": None
+            "is_idle": None, "reason": "not measured: nothing waits for it in mode direct",
+            "forced_at": None,
         },
     }  # fmt: skip
     assert "store_up" in rig.run("spool", "status").stdout

@@ -257,4 +257,4 @@ def test_load_refuses_a_named_file_that_cannot_be_read(tmp_path):
 
 def test_settings_tell_which_of_them_do_nothing_in_this_version():
     settings = load(write("[spool]\nmax_delay_s = 1\nmode = 'redis_stream'\n[idle]\nfor_s = 1"), {})
-    assert settings.without_effect == ["spool.mode", "idle.for_s"]
+    assert settings.without_effect == ["spool.mode"]
