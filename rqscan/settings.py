@@ -100,10 +100,11 @@ class QueueSettings(Struct, frozen=True):
     failure_ttl_s: Count = 604_800
 
 
-class SpoolSettings(Struct, frozen=True):
-    """How rows are kept on this host's disk while they are not in the store."""
+class SpoolSettings(_Endpoint, frozen=True):
+    """How rows are kept on this host while they are not in the store."""
 
     mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
+    redis_url: RedisUrl | None = None  # of this host's own Redis, for the mode redis_stream
     max_bytes: Positive = 1_073_741_824  # from 80 % on workers claim nothing
     max_delay_s: Seconds = 300
     drain_rows_per_s: Count = 0  # 0: no limit
@@ -145,5 +146,4 @@ class Settings(Struct, frozen=True, kw_only=True):
     def without_effect(self) -> list[str]:
         """Names of the settings that the user made and that do nothing in this version."""
         made = (name for name, source in self.origin.items() if source != "default")
-        dead = NOT_IN_FORCE + (("spool.mode",) if self.spool.mode == "redis_stream" else ())
-        return [name for name in made if any(part in name for part in dead)]
+        return [name for name in made if any(part in name for part in NOT_IN_FORCE)]

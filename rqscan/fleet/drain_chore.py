@@ -1,7 +1,8 @@
 """A worker's drain, in a child of its own: it loads no more than the store.
 
 ``python -m rqscan.fleet.drain_chore drain PARENT`` takes (settings, whether to drain) as msgpack on
-stdin, and prints a `Drainage` as one JSON line; without draining it tells how the spool stands.
+stdin, and prints a `Drainage` as one JSON line; without draining it tells how the spool stands. In
+the mode redis_stream it waits for what comes, without the home's right to drain.
 """
 
 import signal
@@ -14,8 +15,7 @@ from rqscan.errors import RqscanError, StoreUnavailable
 from rqscan.process import die_with
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
-from rqscan.store.drain import Held, drain
-from rqscan.store.spool import Spool
+from rqscan.store.drain import Held, backlog, drain, stream_of
 from rqscan.tally import Drainage, Moved
 
 __all__ = ["main"]
@@ -23,30 +23,42 @@ __all__ = ["main"]
 DRAIN_S = 20.0
 """Then it tells how far it is; the worker has it go on."""
 
+WAIT_S = 60.0
+"""The same where nothing has come."""
+
 
 def main(parent_pid: int) -> int:
     """Drain for a while; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
     settings, may_drain = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, bool])
-    began, moved = time.monotonic(), Moved()
+    began, waited_s, moved = time.monotonic(), 0.0, Moved()
     away, is_elsewhere = None, False
+    stream = stream_of(settings) if settings.spool.mode == "redis_stream" else None
     try:
         try:
-            if may_drain:
-                drain(settings, moved, until=began + DRAIN_S)
+            while may_drain:
+                drain(settings, moved, until=began + (DRAIN_S if moved.rows else WAIT_S))
+                at = time.monotonic()
+                may_drain = (
+                    stream is not None
+                    and at < began + (DRAIN_S if moved.rows else WAIT_S)
+                    and not Breaker(settings.home).away()
+                    and stream.wait()
+                )
+                waited_s += time.monotonic() - at
         except Held:
             is_elsewhere = True
         except StoreUnavailable as error:
             away = str(error)
-        backlog = Spool(settings).status()
+        kept = backlog(settings)
     except RqscanError as error:
         sys.stdout.write(f"{error}\n")
         return error.exit_code
     known = Breaker(settings.home).away()
     answer = Drainage(
-        backlog=backlog,
+        backlog=kept,
         moved=moved,
-        worked_s=time.monotonic() - began,
+        worked_s=time.monotonic() - began - waited_s,
         away=known.reason if known else away,
         again_in_s=max(0.0, known.until - time.monotonic()) if known else None,
         is_elsewhere=is_elsewhere,

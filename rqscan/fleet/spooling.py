@@ -1,7 +1,8 @@
 """Spooling: what the spool of this home holds, as one worker sees it, and when it has it drained.
 
 A look at the file (its size and times) tells that something was spooled; a child then says what,
-and drains (`rqscan.fleet.drain_chore`). While the spool is nearly full the worker claims nothing.
+and drains (`rqscan.fleet.drain_chore`); in the mode redis_stream there always is one, which waits
+for what comes. While the spool is nearly full the worker claims nothing.
 """
 
 import os
@@ -51,11 +52,13 @@ class Spooling:
         self._name, self._settings, self._errands = name, settings, errands
         self._at = 0.0  # monotonic: of the next look at the file
         self._look_at = 0.0  # monotonic: from then on a change is looked into
-        self._drain_at = float("inf")  # monotonic
+        self._has_stream = settings.spool.mode == "redis_stream"
+        self._drain_at = 0.0 if self._has_stream else float("inf")  # monotonic
         self._seen: tuple[int, ...] = (0,)  # the file's stamp when the last child began
         self._is_at_it = False  # a child is
         self._last: Drainage | None = None
         self._lost_at: float | None = None  # monotonic: since when the store is away
+        self._is_stream_lost = False
         self._kept = 0  # most rows that were seen meanwhile
         self.holds = ""  # why nothing is to be claimed
 
@@ -118,12 +121,14 @@ class Spooling:
         self._last = last = msgspec.convert(answer, Drainage)
         self._tell(last)
         self._at = now  # there may be room again
-        if not last.backlog.records and last.away is None:
+        if not last.backlog.records and last.away is None and not self._has_stream:
             return
         pause_s = AGAIN_S
         if last.away is not None:
             pause_s = last.again_in_s or AGAIN_S
-        elif last.moved.rows:
+        elif last.moved.rows or (
+            self._has_stream and not last.is_elsewhere and not last.backlog.stream_away
+        ):
             pause_s = 0.0
         elif not self._may_drain():
             pause_s = self._settings.spool.max_delay_s - (self._oldest_s() or 0.0)
@@ -140,6 +145,13 @@ class Spooling:
             away_s = round(time.monotonic() - self._lost_at, 1)
             log(Event.STORE_BACK, worker=self._name, away_s=away_s, kept_rows=self._kept)
             self._lost_at, self._kept = None, 0
+        if is_lost := last.backlog.stream_away is not None:
+            if not self._is_stream_lost:
+                log(Event.STREAM_LOST, worker=self._name, reason=last.backlog.stream_away,
+                    meanwhile="rows are kept in the spool's file")  # fmt: skip
+        elif self._is_stream_lost:
+            log(Event.STREAM_BACK, worker=self._name)
+        self._is_stream_lost = is_lost
         for file, records in last.moved.salvaged:
             log(Event.SPOOL_BROKEN, worker=self._name, file=file, saved_records=records)
         if last.moved.quarantined:
