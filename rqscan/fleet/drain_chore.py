@@ -33,18 +33,16 @@ def main(parent_pid: int) -> int:
     settings, may_drain = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, bool])
     began, waited_s, moved = time.monotonic(), 0.0, Moved()
     away, is_elsewhere = None, False
+    breaker = Breaker(settings.home)
     stream = stream_of(settings) if settings.spool.mode == "redis_stream" else None
     try:
         try:
             while may_drain:
-                drain(settings, moved, until=began + (DRAIN_S if moved.rows else WAIT_S))
-                at = time.monotonic()
-                may_drain = (
-                    stream is not None
-                    and at < began + (DRAIN_S if moved.rows else WAIT_S)
-                    and not Breaker(settings.home).away()
-                    and stream.wait()
-                )
+                # what is back, or is not, is told before anything is waited for
+                is_well = stream is not None and not (breaker.away() or stream.away)
+                drain(settings, moved, until=time.monotonic() + DRAIN_S)
+                at, until = time.monotonic(), began + (DRAIN_S if moved.rows else WAIT_S)
+                may_drain = stream is not None and is_well and at < until and stream.wait()
                 waited_s += time.monotonic() - at
         except Held:
             is_elsewhere = True
@@ -54,7 +52,7 @@ def main(parent_pid: int) -> int:
     except RqscanError as error:
         sys.stdout.write(f"{error}\n")
         return error.exit_code
-    known = Breaker(settings.home).away()
+    known = breaker.away()
     answer = Drainage(
         backlog=kept,
         moved=moved,

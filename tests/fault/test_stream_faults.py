@@ -6,14 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from rqscan.settings import DatabaseSettings
-from rqscan.store.database import Database
+from rqscan.settings import RedisSettings, Settings
 from rqscan.store.drain import backlog, drain
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.tally import Moved
-from tests.rig import Rig
+from tests.fleets import Fleet
 from tests.servers import wait_for
 from tests.spools import a_record, in_store, plan, seen, settings_of
 
@@ -84,97 +82,54 @@ def test_a_redis_that_is_killed_under_writer_and_drain_costs_no_row(settings, st
     assert backlog(settings).records == 0
 
 
-CHUNKS_OF_SCAN, ROWS_OF_CHUNK = 40, 20
-
-
-class Fleet:
-    """A worker with three horses and a stream, and a scan of 40 chunks with 20 rows each."""
-
-    def __init__(self, settings, url, stream_url, folder) -> None:
-        self.settings = replace(settings, database=DatabaseSettings(url=url))
-        self.rig = Rig(self.settings, folder)
-        self.rig.use_odd_kinds()
-        self.rig.env |= {
-            "RQSCAN_WORKER_HEARTBEAT_S": "0.5",
-            "RQSCAN_SPOOL_MODE": "redis_stream",
-            "RQSCAN_SPOOL_REDIS_URL": stream_url,
-        }
-        self.worker = self.rig.worker("default", "-c", "3")
-        wait_for(lambda: list(Path(settings.home).glob("store-*")))  # it knows its store from now
-
-    def scan(self):
-        argv = ("--kind", "rows", "-p", str(ROWS_OF_CHUNK))
-        return self.rig.json("scan", f"127.0.0.1-127.0.0.{CHUNKS_OF_SCAN}", *argv)
-
-    def spool(self):
-        return self.rig.json("spool", "status")
-
-    def arrived(self) -> list[tuple[str, int]]:
-        """Give host and port of each row in the table; what is there twice comes twice."""
-        opened = Database.open(self.settings)
-        with opened as database, database.transaction(read_only=True) as connection:
-            cursor = connection.cursor()
-            cursor.execute("SELECT host, port FROM observations ORDER BY host_key, port")
-            return list(cursor.fetchall())
-
-
-HOSTS = [f"127.0.0.{n}" for n in range(1, CHUNKS_OF_SCAN + 1)]
-OF_SCAN = [(host, port) for host in HOSTS for port in range(1, ROWS_OF_CHUNK + 1)]
-
-
 @pytest.fixture
-def fleet(home, redis_server, mariadb, stream_server, tmp_path):
-    from rqscan.settings import RedisSettings, Settings
-
-    settings = Settings(home=str(home), redis=RedisSettings(url=redis_server.url))
-    made = Fleet(settings, mariadb.database_url(), stream_server.url, tmp_path)
+def fleet(home, mariadb, redis_server, stream_server, tmp_path):
+    made = Fleet(
+        Settings(home=str(home), redis=RedisSettings(url=redis_server.url)),
+        mariadb, redis_server, tmp_path,
+        RQSCAN_SPOOL_MODE="redis_stream", RQSCAN_SPOOL_REDIS_URL=stream_server.url,
+    )  # fmt: skip
     yield made
     made.rig.close()
 
 
 def test_rows_go_through_the_stream_by_themselves_and_no_file_is_made(fleet):
-    done = fleet.scan()
-    assert (done["state"], done["observations"]) == ("finished", len(OF_SCAN))
-    wait_for(lambda: fleet.arrived() == OF_SCAN)
+    fleet.wait_until_done()
     wait_for(lambda: fleet.spool()["records"] == 0)
+    assert fleet.arrived() == fleet.expected
     assert fleet.spool()["stream_up"] is True
     assert not Path(fleet.settings.home, "spool.db").exists()
+    assert not fleet.worker.of("errand_failed")
 
 
 def test_rows_of_a_store_that_is_away_wait_in_the_stream(fleet, mariadb, stream_server):
-    mariadb.kill()
-    with stream_server.client() as client:
-        client.config_set("appendfsync", "always")
-    plan_is_away = fleet.rig.run("scan", "127.0.0.1", "--kind", "rows")
-    assert plan_is_away.returncode == 3  # planning needs the store
-    mariadb.start()
-    fleet.rig.env["RQSCAN_SPOOL_MODE"] = "redis_stream"
-    argv = ("scan", f"127.0.0.1-127.0.0.{CHUNKS_OF_SCAN}", "--kind", "rows", "-p", "20")
-    fleet.rig.json(*argv, "--no-wait")
+    fleet.wait_until_done(5)
     mariadb.kill()
     fleet.worker.wait_for_event("store_lost")
-    wait_for(lambda: len(fleet.worker.of("job_finished")) == CHUNKS_OF_SCAN)
+    fleet.wait_until_done()
+    assert fleet.progress().chunks.failed == 0
     kept = fleet.spool()
     assert kept["rows"] > 0
     assert (kept["store_up"], kept["mode"]) == (False, "redis_stream")
+    assert not Path(fleet.settings.home, "spool.db").exists()
     stream_server.kill()
     stream_server.start()
     mariadb.start()
     fleet.worker.wait_for_event("store_back", timeout=90)
-    wait_for(lambda: fleet.spool()["rows"] == 0, 60)
-    assert fleet.arrived() == OF_SCAN
+    wait_for(lambda: fleet.spool()["records"] == 0, 90)
+    assert fleet.arrived() == fleet.expected
 
 
-def test_a_stream_that_goes_away_for_good_is_told_once_and_the_file_takes_over(
-    fleet, stream_server
-):
+def test_a_stream_that_goes_away_is_told_once_and_the_file_takes_over(fleet, stream_server):
+    fleet.wait_until_done(5)
     stream_server.kill()
-    done = fleet.scan()
-    assert (done["state"], done["chunks"]["failed"]) == ("finished", 0)
     lost = fleet.worker.wait_for_event("stream_lost")
     assert "cannot use Redis" in lost["reason"]
-    wait_for(lambda: fleet.arrived() == OF_SCAN, 60)
+    fleet.wait_until_done()
+    assert fleet.progress().chunks.failed == 0
     assert fleet.spool()["stream_up"] is False
     stream_server.start()
-    fleet.worker.wait_for_event("stream_back", timeout=120)
+    fleet.worker.wait_for_event("stream_back", timeout=90)
+    wait_for(lambda: fleet.spool()["records"] == 0)
+    assert fleet.arrived() == fleet.expected
     assert len(fleet.worker.of("stream_lost")) == 1
