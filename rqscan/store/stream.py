@@ -22,7 +22,7 @@ from rqscan.home import known_id, spool_stamp, stream_note
 from rqscan.model import ChunkRecord
 from rqscan.settings import Settings, mask_url
 from rqscan.store.breaker import PATIENCE_S, Breaker
-from rqscan.store.spool import BATCH_BYTES, BATCH_RECORDS, Spooled, encoded
+from rqscan.store.spool import BATCH_BYTES, BATCH_RECORDS, BATCH_ROWS, Spooled, encoded
 from rqscan.tally import Backlog
 
 __all__ = ["BLOCK_S", "Stream"]
@@ -71,9 +71,13 @@ class Stream:
         return bool(self._run(("XADD", self._key, "*", *fields), ("INCRBY", self._rows, rows)))
 
     def batch(self) -> list[Spooled]:
-        """Give the oldest records; none when there are no more, or the server is away."""
-        records, size = self._run() or (0, 0)
-        count = min(BATCH_RECORDS, BATCH_BYTES * records // max(size, 1)) or 1
+        """Give the oldest records, as many as a batch of the spool has if all are alike.
+
+        None when there are no more, or the server is away.
+        """
+        rows, records, size = self._run(("GET", self._rows)) or (0, 0, 0)
+        parts = size / BATCH_BYTES, int(rows or 0) / BATCH_ROWS, records / BATCH_RECORDS
+        count = max(1, int(records / max(1, *parts)))
         found, *_ = self._run(("XRANGE", self._key, "-", "+", "COUNT", count)) or [()]
         return [
             Spooled(
