@@ -73,6 +73,15 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
             f"expected worker.lease_s to be more than a second above worker.heartbeat_s ({beat_s} "
             f"s), got: {lease_s}"
         )
+    if (
+        not errors
+        and values.get("spool.mode") == "redis_stream"
+        and "spool.redis_url" not in values
+    ):
+        errors.append(
+            "expected spool.redis_url to name a Redis of this host's own, such as "
+            "unix:///run/redis/redis.sock, for spool.mode redis_stream, got: none"
+        )
     if errors:
         start = f"{len(errors)} settings are wrong: " if len(errors) > 1 else ""
         advice = f"the file read is {file}" if file else None
@@ -131,7 +140,7 @@ def _checked(name: str, value: Any, kind: Any, source: str) -> Any:
         value = [part.strip() for part in value.split(",") if part.strip()]
     try:
         value = convert(value, kind, strict=not is_variable)
-        if name.endswith(".url"):
+        if name.endswith("url"):
             _ = urlsplit(value).port  # a wrong one raises
     except ValueError:  # of msgspec or urlsplit: their texts may hold a password
         schema = json.schema(kind)

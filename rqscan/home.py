@@ -7,7 +7,15 @@ from pathlib import Path
 
 from rqscan.settings import Settings
 
-__all__ = ["beside", "drain_lock", "keep_id", "known_id", "spool_path", "spool_stamp"]
+__all__ = [
+    "beside",
+    "drain_lock",
+    "keep_id",
+    "known_id",
+    "spool_path",
+    "spool_stamp",
+    "stream_note",
+]
 
 
 def known_id(settings: Settings) -> str:
@@ -44,16 +52,21 @@ def drain_lock(home: str) -> Path:
     return spool_path(home).with_name("drain.lock")
 
 
+def stream_note(home: str) -> Path:
+    """Name the empty file that is as long as what lies in the stream: it takes no room."""
+    return spool_path(home).with_suffix(".stream")
+
+
 def beside(path: Path, end: str) -> Path:
     """Name a file that SQLite has beside a database, such as its log (``-wal``)."""
     return path.with_name(path.name + end)
 
 
 def spool_stamp(home: str) -> tuple[int, ...]:
-    """Give the spool's size with its log, in bytes, and what changes whenever it is written."""
+    """Give the size of spool, its log and stream, in bytes, and what changes with each write."""
     path = spool_path(home)
     found: list[os.stat_result] = []
-    for one in (path, beside(path, "-wal")):
+    for one in (path, beside(path, "-wal"), stream_note(home)):
         with suppress(OSError):
             found.append(one.stat())
     return sum(one.st_size for one in found), *(one.st_mtime_ns for one in found)

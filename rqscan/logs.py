@@ -38,6 +38,8 @@ class Event(StrEnum):
     REDIS_REFUSED = "redis_refused"
     STORE_LOST = "store_lost"
     STORE_BACK = "store_back"
+    STREAM_LOST = "stream_lost"
+    STREAM_BACK = "stream_back"
     CLAIMS_HELD = "claims_held"
     CLAIMS_RESUMED = "claims_resumed"
     SPOOL_BROKEN = "spool_broken"
@@ -57,15 +59,14 @@ class Event(StrEnum):
     RUN_FAILED = "run_failed"
     ENTRY_INVALID = "entry_invalid"
     RUNNING_AS_ROOT = "running_as_root"
-    SETTING_WITHOUT_EFFECT = "setting_without_effect"
 
 
 _WARNINGS = {
     Event.JOB_FAILED, Event.JOB_RETRIED, Event.JOB_REFUSED, Event.JOB_LOST, Event.HORSE_DIED,
     Event.WORKERS_LOST, Event.REDIS_LOST, Event.REDIS_REFUSED, Event.STORE_LOST, Event.CLAIMS_HELD,
-    Event.SPOOL_BROKEN, Event.ROWS_QUARANTINED, Event.MISMATCHED,
+    Event.STREAM_LOST, Event.SPOOL_BROKEN, Event.ROWS_QUARANTINED, Event.MISMATCHED,
     Event.CLOCK_OFF, Event.ERRAND_FAILED, Event.ENDS_UNREADABLE,
-    Event.SETTING_WITHOUT_EFFECT, Event.LEADER_LOST, Event.RUN_REFUSED,
+    Event.LEADER_LOST, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 

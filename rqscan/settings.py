@@ -99,10 +99,11 @@ class QueueSettings(Struct, frozen=True):
     failure_ttl_s: Count = 604_800
 
 
-class SpoolSettings(Struct, frozen=True):
-    """How rows are kept on this host's disk while they are not in the store."""
+class SpoolSettings(_Endpoint, frozen=True):
+    """How rows are kept on this host while they are not in the store."""
 
     mode: Literal["direct", "spool_first", "redis_stream"] = "direct"
+    redis_url: RedisUrl | None = None  # of this host's own Redis, for the mode redis_stream
     max_bytes: Positive = 1_073_741_824  # from 80 % on workers claim nothing
     max_delay_s: Seconds = 300
     drain_rows_per_s: Count = 0  # 0: no limit
@@ -135,8 +136,3 @@ class Settings(Struct, frozen=True, kw_only=True):
     schedule: list[dict[str, Any]] = field(default_factory=list)  # unchecked: entry by entry later
     origin: dict[str, str] = field(default_factory=dict)  # "worker.heartbeat_s": "default"
     path: str | None = None  # of the rqscan.toml that was read
-
-    @property
-    def without_effect(self) -> list[str]:
-        """Names of the settings that the user made and that do nothing in this version."""
-        return ["spool.mode"] if self.spool.mode == "redis_stream" else []

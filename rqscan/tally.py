@@ -34,13 +34,14 @@ class Idleness(Struct, frozen=True, kw_only=True):
 
 
 class Backlog(Struct, frozen=True, kw_only=True):
-    """What a home's spool holds."""
+    """What a home's spool holds, and its stream."""
 
     records: int = 0
     rows: int = 0
-    bytes: int = 0  # that it takes on the disk
+    bytes: int = 0  # that it takes on the disk, and in the stream's Redis
     oldest_at: datetime | None = None
     quarantined: int = 0  # entries
+    stream_away: str | None = None  # why the stream is not counted
 
 
 class Moved(Struct, kw_only=True):

@@ -62,6 +62,16 @@ def redis_server(short_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def stream_server(short_path: Path) -> Iterator[RedisServer]:
+    """Give a second running Redis, for a host's stream."""
+    folder = short_path / "stream"
+    folder.mkdir()
+    server = RedisServer(folder)
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """Make a key and a certificate of 127.0.0.1 that signs itself."""
     if not shutil.which("openssl"):

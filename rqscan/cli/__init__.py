@@ -38,7 +38,7 @@ def settings() -> "Settings":
     return load(get_current_context().find_root().obj)
 
 
-def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
+def start_log(level: str, *, as_json: bool) -> None:
     """Begin the log of a long-lived process, with what its operator should know at once."""
     import os
 
@@ -47,8 +47,6 @@ def start_log(settings: "Settings", level: str, *, as_json: bool) -> None:
     configure(level, as_json=as_json)
     if os.geteuid() == 0:
         log(Event.RUNNING_AS_ROOT, advice="what it runs, runs as root too")
-    for setting in settings.without_effect:
-        log(Event.SETTING_WITHOUT_EFFECT, setting=setting)
 
 
 def tell_former_store(former: str | None) -> None:

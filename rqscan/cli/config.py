@@ -23,7 +23,7 @@ def config(as_json: bool) -> None:
     rows = []
     for name, origin in loaded.origin.items():
         value: Any = reduce(lambda table, key: table[key], name.split("."), tree)
-        shown = mask_url(value) if value and name.endswith(".url") else value
+        shown = mask_url(value) if value and name.endswith("url") else value
         rows.append({"name": name, "value": shown, "origin": origin})
     if as_json:
         print_json_array(rows)

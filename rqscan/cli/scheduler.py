@@ -16,7 +16,7 @@ def scheduler(log_level: str, log_json: bool) -> None:
     Any number may run; one leads, and when it ends another takes over within seconds.
     """
     found = settings()
-    start_log(found, log_level, as_json=log_json)
+    start_log(log_level, as_json=log_json)
     if client := wait_for_redis(found):
         with client:
             ScanScheduler(connection=client, settings=found).run()

@@ -18,7 +18,7 @@ from rqscan.interfaces import find_link
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
-from rqscan.store.drain import Held, drain
+from rqscan.store.drain import Held, backlog, drain
 from rqscan.store.spool import Quarantined, Spool
 from rqscan.tally import Backlog, Idleness, Moved
 
@@ -39,17 +39,18 @@ def spool() -> None:
 def status(as_json: bool) -> None:
     """Tell what is kept, how long, and whether the database is there."""
     found = settings()
-    backlog, mode = Spool(found).status(), found.spool.mode
+    kept, mode = backlog(found), found.spool.mode
     known: dict[str, Any] = {
-        "rows": backlog.rows,
-        "records": backlog.records,
-        "bytes": backlog.bytes,
-        "oldest_at": backlog.oldest_at,
-        "quarantined": backlog.quarantined,
+        "rows": kept.rows,
+        "records": kept.records,
+        "bytes": kept.bytes,
+        "oldest_at": kept.oldest_at,
+        "quarantined": kept.quarantined,
         "mode": mode,
         "store_up": _is_store_up(found),
+        "stream_up": None if found.spool.redis_url is None else kept.stream_away is None,
     }
-    idle = _idleness(found, backlog)
+    idle = _idleness(found, kept)
     if as_json:
         print_json(known | {"idle": structs.asdict(idle)})
     else:
@@ -66,24 +67,26 @@ def status(as_json: bool) -> None:
 def drain_spool(timeout_s: float, as_json: bool) -> None:
     """Move what is kept into the database now, and wait for the end."""
     found, began, moved = settings(), time.monotonic(), Moved()
-    here = Spool(found)
     while True:
         try:
-            _drain(found, moved, here.status().rows)
+            _drain(found, moved, backlog(found).rows)
             break
         except Held:
             if time.monotonic() - began > timeout_s:
                 raise
         time.sleep(POLL_S)
+    kept = backlog(found)
     done = {
         "drained": moved.rows,
-        "left": here.status().rows,
+        "left": kept.rows,
         "quarantined": moved.quarantined,
         "elapsed_s": round(time.monotonic() - began, 3),
     }
     for file, records in moved.salvaged:
         words = f"a spool that was broken is kept as {file}; {records} records of it were saved"
         click.echo(defuse(words), err=True)
+    if kept.stream_away:
+        click.echo(defuse(f"what the stream holds was not drained: {kept.stream_away}"), err=True)
     if done["left"]:
         words = "are of another database, which database.url named when they came, or are new"
         click.echo(f"{done['left']} rows {words}", err=True)

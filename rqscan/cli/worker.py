@@ -53,7 +53,7 @@ def worker(
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
     _check(found)
     ScanJob.allow_functions = frozenset(found.worker.allow_functions)
-    start_log(found, log_level, as_json=log_json)
+    start_log(log_level, as_json=log_json)
     client = wait_for_redis(found)
     if client is None:
         return

@@ -2,7 +2,8 @@
 
 ``python -m rqscan.fleet.drain_chore drain PARENT`` takes (settings, `Go`) as msgpack on stdin, and
 prints a `Drainage` as one JSON line; where it is to wait it only tells how the spool stands. A
-drain of idle times ends when there is traffic that is not its own.
+drain of idle times ends when there is traffic that is not its own. In the mode redis_stream it
+waits for what comes, without the home's right to drain.
 """
 
 import signal
@@ -17,8 +18,7 @@ from rqscan.interfaces import find_link
 from rqscan.process import die_with
 from rqscan.settings import Settings
 from rqscan.store.breaker import Breaker
-from rqscan.store.drain import Held, drain
-from rqscan.store.spool import Spool
+from rqscan.store.drain import Held, backlog, drain, stream_of
 from rqscan.tally import Drainage, Go, Link, Moved
 
 __all__ = ["main"]
@@ -26,40 +26,52 @@ __all__ = ["main"]
 DRAIN_S = 20.0
 """Then it tells how far it is; the worker has it go on."""
 
+WAIT_S = 60.0
+"""The same where nothing has come."""
+
 
 def main(parent_pid: int) -> int:
     """Drain for a while; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
     settings, go = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Go])
     link = find_link(settings) if settings.spool.mode == "spool_first" else None
-    began, moved = time.monotonic(), Moved()
-    away, is_elsewhere = None, False
+    began, waited_s, moved = time.monotonic(), 0.0, Moved()
+    away, is_elsewhere, may_drain = None, False, go is not Go.WAIT
     is_watched = go is Go.WHILE_IDLE and link is not None
     traffic = Traffic(link or Link(), settings.idle.for_s, is_idle=is_watched)
+    breaker = Breaker(settings.home)
+    stream = stream_of(settings) if settings.spool.mode == "redis_stream" else None
+    late = began + DRAIN_S
 
     def goes_on(own_bytes: int) -> bool:
         if is_watched and not traffic.look(own_bytes=own_bytes):
             return False
         # However long it took to connect, something must come of it.
-        return moved == Moved() or time.monotonic() < began + DRAIN_S
+        return moved == Moved() or time.monotonic() < late
 
     try:
         try:
-            if go is not Go.WAIT:
+            while may_drain:
+                # what is back, or is not, is told before anything is waited for
+                is_well = stream is not None and not (breaker.away() or stream.away)
+                late = time.monotonic() + DRAIN_S
                 drain(settings, moved, goes_on=goes_on)
+                at, until = time.monotonic(), began + (DRAIN_S if moved.rows else WAIT_S)
+                may_drain = stream is not None and is_well and at < until and stream.wait()
+                waited_s += time.monotonic() - at
         except Held:
             is_elsewhere = True
         except StoreUnavailable as error:
             away = str(error)
-        backlog = Spool(settings).status()
+        kept = backlog(settings)
     except RqscanError as error:
         sys.stdout.write(f"{error}\n")
         return error.exit_code
-    known = Breaker(settings.home).away()
+    known = breaker.away()
     answer = Drainage(
-        backlog=backlog,
+        backlog=kept,
         moved=moved,
-        worked_s=time.monotonic() - began,
+        worked_s=time.monotonic() - began - waited_s,
         away=known.reason if known else away,
         again_in_s=max(0.0, known.until - time.monotonic()) if known else None,
         is_elsewhere=is_elsewhere,

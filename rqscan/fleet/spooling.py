@@ -1,7 +1,8 @@
 """Spooling: what the spool of this home holds, as one worker sees it, and when it has it drained.
 
 A look at the file (its size and times) tells that something was spooled; a child then says what,
-and drains (`rqscan.fleet.drain_chore`). While the spool is nearly full the worker claims nothing.
+and drains (`rqscan.fleet.drain_chore`); in the mode redis_stream there always is one, which waits
+for what comes. While the spool is nearly full the worker claims nothing.
 In the mode spool_first rows wait until the network on the way to the store is idle: while there are
 any, its traffic is measured here (`rqscan.idle`), and during a drain by the child, which knows its
 own part of it.
@@ -60,12 +61,14 @@ class Spooling:
         self._name, self._settings, self._errands = name, settings, errands
         self._at = 0.0  # monotonic: of the next look at the file
         self._look_at = 0.0  # monotonic: from then on a change is looked into
-        self._drain_at = float("inf")  # monotonic
+        self._has_stream = settings.spool.mode == "redis_stream"
+        self._drain_at = 0.0 if self._has_stream else float("inf")  # monotonic
         self._seen: tuple[int, ...] = (0,)  # the file's stamp when the last child began
         self._child: Go | None = None  # what the child that runs was told
         self._traffic: Traffic | None = None  # that rows wait for
         self._last: Drainage | None = None
         self._lost_at: float | None = None  # monotonic: since when the store is away
+        self._is_stream_lost = False
         self._kept = 0  # most rows that were seen meanwhile
         self.holds = ""  # why nothing is to be claimed
 
@@ -157,7 +160,7 @@ class Spooling:
         self._tell(last)
         self._at = now  # there may be room again
         self._wait_for(last, told)
-        if not last.backlog.records and last.away is None:
+        if not last.backlog.records and last.away is None and not self._has_stream:
             return
         pause_s = AGAIN_S
         if last.away is not None:
@@ -166,7 +169,9 @@ class Spooling:
             pause_s = self._settings.spool.max_delay_s - self._oldest_s()
         elif told is Go.WAIT:
             pause_s = _start_s()
-        elif last.moved.rows:
+        elif last.moved.rows or (
+            self._has_stream and not last.is_elsewhere and not last.backlog.stream_away
+        ):
             pause_s = 0.0
         self._drain_at = now + pause_s
 
@@ -179,6 +184,13 @@ class Spooling:
             away_s = round(time.monotonic() - self._lost_at, 1)
             log(Event.STORE_BACK, worker=self._name, away_s=away_s, kept_rows=self._kept)
             self._lost_at, self._kept = None, 0
+        if is_lost := last.backlog.stream_away is not None:
+            if not self._is_stream_lost:
+                log(Event.STREAM_LOST, worker=self._name, reason=last.backlog.stream_away,
+                    meanwhile="rows are kept in the spool's file")  # fmt: skip
+        elif self._is_stream_lost:
+            log(Event.STREAM_BACK, worker=self._name)
+        self._is_stream_lost = is_lost
         for file, records in last.moved.salvaged:
             log(Event.SPOOL_BROKEN, worker=self._name, file=file, saved_records=records)
         if last.moved.quarantined:

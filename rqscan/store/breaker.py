@@ -16,7 +16,11 @@ from msgspec import DecodeError, Struct, json, structs
 
 from rqscan.errors import Fault
 
-__all__ = ["Away", "Breaker"]
+__all__ = ["PATIENCE_S", "Away", "Breaker"]
+
+PATIENCE_S = 30.0
+"""What is away is tried again by the drain, in whose way no job is; by a job only if no drain has
+done so for that long."""
 
 PAUSES_S = 0.5, 60.0
 """Bounds of the pause between two tries; the upper one is reached by doubling."""
@@ -39,13 +43,13 @@ class Away(Struct, frozen=True, kw_only=True):
 
 
 class Breaker:
-    """The state of one home's store.
+    """The state of one home's store, or of another server that it can do without.
 
     A home that cannot be written has no breaker: then everybody tries for himself.
     """
 
-    def __init__(self, home: str) -> None:
-        self._path = Path(home, "store.away")
+    def __init__(self, home: str, server: str = "store") -> None:
+        self._path = Path(home, f"{server}.away")
 
     def away(self) -> Away | None:
         """Tell what is known of the store if it is away."""

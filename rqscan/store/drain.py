@@ -1,7 +1,7 @@
-"""The drain: moves what is spooled into the store, oldest first; one process of a home at a time.
+"""The drain: moves what is kept into the store, oldest first; one process of a home at a time.
 
-batch → one transaction of the store → removed from the spool. Whatever ends it in between, the
-batch is moved again, and that changes nothing.
+batch → one transaction of the store → removed from where it was kept. Whatever ends it in
+between, the batch is moved again, and that changes nothing.
 """
 
 import fcntl
@@ -9,19 +9,24 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rqscan.errors import FailedError, Fault, HomeUnavailable, StoreUnavailable
-from rqscan.home import drain_lock
+from rqscan.home import drain_lock, spool_stamp
 from rqscan.settings import Settings, SpoolSettings
 from rqscan.store.breaker import Breaker
 from rqscan.store.migrate import open_current
 from rqscan.store.mover import Mover
 from rqscan.store.salvage import salvage
 from rqscan.store.spool import Spool
-from rqscan.tally import Moved
+from rqscan.tally import Backlog, Moved
 
-__all__ = ["Held", "drain"]
+if TYPE_CHECKING:
+    from rqscan.store.stream import Stream
+
+__all__ = ["Held", "backlog", "drain", "stream_of"]
 
 LOOK_S = 1.0
 """How often, in a pause, it is asked whether to go on."""
@@ -29,6 +34,32 @@ LOOK_S = 1.0
 
 class Held(FailedError):  # noqa: N818 - a state of the home, not a mistake
     """Another process of this home drains."""
+
+
+def stream_of(settings: Settings) -> "Stream | None":
+    """Give the stream to read; whatever the mode is now, there may be records in it."""
+    if settings.spool.redis_url is None:
+        return None
+    made: Stream = import_module("rqscan.store.stream").Stream(settings, is_reader=True)
+    return made
+
+
+def backlog(settings: Settings) -> Backlog:
+    """Tell what this home keeps, in spool and stream.
+
+    Raises:
+        HomeUnavailable: the spool cannot be used.
+    """
+    kept, stream = Spool(settings).status(), stream_of(settings)
+    streamed = stream.status() if stream else Backlog()
+    return Backlog(
+        records=kept.records + streamed.records,
+        rows=kept.rows + streamed.rows,
+        bytes=spool_stamp(settings.home)[0],
+        oldest_at=min(filter(None, (kept.oldest_at, streamed.oldest_at)), default=None),
+        quarantined=kept.quarantined,
+        stream_away=streamed.stream_away,
+    )
 
 
 def drain(
@@ -39,7 +70,7 @@ def drain(
     goes_on: Callable[[int], bool] = lambda _: True,
     on_batch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Drain the spool of this home until it holds nothing for the store.
+    """Drain spool and stream of this home until they hold nothing for the store.
 
     Args:
         settings: say where the home and the store are, and how fast to go.
@@ -57,13 +88,13 @@ def drain(
     breaker, spool, pace = Breaker(settings.home), Spool(settings), _Pace(settings.spool)
     with _alone(drain_lock(settings.home)):
         moved.salvaged += salvage(spool)
-        if not spool.status().records and not breaker.away():
+        if not backlog(settings).records and not breaker.away():
             return
         if not (breaker.may_try() or by_force):
             return
         try:
             with open_current(settings) as database:
-                mover = Mover(spool, database, moved)
+                mover = Mover(spool, stream_of(settings), database, moved)
                 while batch := mover.batch():
                     amounts = sum(one.rows for one in batch), sum(len(x.record) for x in batch)
                     if not pace.wait(*amounts, goes_on=lambda: goes_on(database.wire_bytes())):

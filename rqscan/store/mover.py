@@ -1,13 +1,14 @@
-"""The mover: one batch of spooled records into the store, and what it refuses into quarantine.
+"""The mover: one batch of kept records into the store, and what it refuses into quarantine.
 
 A batch is one transaction. Where rows in it are refused, its records are stored one by one, and the
-rows of such a record that are to blame are found by halves: the rest of their chunk is stored.
+rows of such a record that are to blame are found by halves: the rest of their chunk is stored. What
+the stream holds goes through the spool when it is to be sorted out.
 """
 
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import json, structs
@@ -19,6 +20,9 @@ from rqscan.store.intake import Refusal, Taken
 from rqscan.store.repository import Repository
 from rqscan.store.spool import Refused, Spool, Spooled
 from rqscan.tally import Moved
+
+if TYPE_CHECKING:
+    from rqscan.store.stream import Stream
 
 __all__ = ["Mover"]
 
@@ -33,8 +37,10 @@ UNREADABLE, UNKNOWN, TOO_LARGE = "unreadable", "unknown_chunk", "too_large"
 class Mover:
     """Moves batch after batch; counts in `moved`."""
 
-    def __init__(self, spool: Spool, database: Database, moved: Moved) -> None:
-        self._spool, self._moved = spool, moved
+    def __init__(
+        self, spool: Spool, stream: "Stream | None", database: Database, moved: Moved
+    ) -> None:
+        self._spool, self._stream, self._moved = spool, stream, moved
         self._refusal = database.dialect.refusal
         self._store = Repository(database)
         self._store_id = self._store.store_id()
@@ -42,16 +48,19 @@ class Mover:
         """From so many bytes on a row may be too large, with what is added to it on its way."""
 
     def batch(self) -> list[Spooled]:
-        """Give the oldest records for this store; none when there are no more."""
-        return self._spool.batch(self._store_id)
+        """Give the oldest records, of the spool or else of the stream; none if there is none."""
+        return self._spool.batch(self._store_id) or (self._stream.batch() if self._stream else [])
 
     def move(self, batch: Sequence[Spooled]) -> None:
-        """Move a batch out of the spool.
+        """Move a batch into the store.
 
         Raises:
-            StoreUnavailable: the store is away; what was not moved stays in the spool.
+            StoreUnavailable: the store is away; what was not moved stays where it is.
             HomeUnavailable: the spool cannot be used.
         """
+        if self._stream and batch[0].store_id is not None:
+            self._move_on(self._stream, batch)
+            return
         if not self._try(batch):
             return
         for one in batch:
@@ -59,15 +68,37 @@ class Mover:
             while left and (error := self._try([left])):
                 left = self._sort_out(left, error)
 
+    def _move_on(self, stream: "Stream", batch: Sequence[Spooled]) -> None:
+        """Move a batch out of the stream, into the spool what the store does not take as it is."""
+        taken = self._offer([x for x in batch if x.store_id in {"", self._store_id}])
+        left = batch
+        if not isinstance(taken, Exception):
+            left = [x for x in batch if taken.get(x.id, Taken.UNKNOWN) == Taken.UNKNOWN]
+        if left:
+            self._spool.put((x.record, x.rows, x.is_part, x.store_id or "") for x in left)
+        stream.remove(batch)
+
     def _try(self, batch: Sequence[Spooled]) -> Exception | None:
         """Move a batch whole; gives the error if something in it is to blame."""
+        taken = self._offer(batch)
+        if isinstance(taken, Exception):
+            return taken
+        for one in batch:
+            if taken[one.id] == Taken.UNKNOWN:
+                reason = "no such chunk is planned in this store; was its scan removed?"
+                self._set_aside(one, [_refused(one, one.record, one.rows, (UNKNOWN, reason))])
+        self._spool.remove([x for x in batch if taken[x.id] != Taken.UNKNOWN])
+        return None
+
+    def _offer(self, batch: Sequence[Spooled]) -> dict[Any, Taken] | Exception:
+        """Have the store record a batch; gives by id what it did, or the error of a record."""
         try:
             records = [(json.decode(x.record, type=ChunkRecord), x.is_part) for x in batch]
             taken = self._record(records)
         except msgspec.MsgspecError as error:
             return error
         except StoreUnavailable as error:
-            largest = max(len(one.record) for one in batch)
+            largest = max((len(one.record) for one in batch), default=0)
             if error.fault is not Fault.AWAY or largest <= self._large:
                 raise  # else it may have hung up for a row
             return error
@@ -78,12 +109,7 @@ class Mover:
         for one, its in zip(batch, taken, strict=True):
             self._moved.rows += one.rows if its == Taken.TAKEN else 0
             self._moved.fenced += one.rows if its == Taken.FENCED else 0
-            if its == Taken.UNKNOWN:
-                reason = "no such chunk is planned in this store; was its scan removed?"
-                self._set_aside(one, [_refused(one, one.record, one.rows, (UNKNOWN, reason))])
-        known = [x for x, its in zip(batch, taken, strict=True) if its != Taken.UNKNOWN]
-        self._spool.remove(known)
-        return None
+        return {one.id: its for one, its in zip(batch, taken, strict=True)}
 
     def _record(self, records: Sequence[tuple[ChunkRecord, bool]]) -> list[Taken]:
         for _ in range(BUSY_TRIES):

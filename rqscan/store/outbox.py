@@ -2,7 +2,8 @@
 
 The store if it is there; else, and in the mode spool_first always, the spool, from which a drain
 brings them into the store later. What the store would not take for its rows is spooled too: the
-drain finds out which rows. So a job waits for a dead database once in a home, and not again.
+drain finds out which rows. So a job waits for a dead database once in a home, and not again. In the
+mode redis_stream the stream comes first, and the spool takes what the stream cannot.
 """
 
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from rqscan.errors import Fault, StoreUnavailable
 from rqscan.model import ChunkRecord
 from rqscan.settings import Settings
-from rqscan.store.breaker import Breaker
+from rqscan.store.breaker import PATIENCE_S, Breaker
 from rqscan.store.database import Database
 from rqscan.store.dialect import Limits
 from rqscan.store.dialects import dialect_of
@@ -22,6 +23,7 @@ from rqscan.store.intake import Intake
 
 if TYPE_CHECKING:
     from rqscan.store.spool import Spool
+    from rqscan.store.stream import Stream
 
 __all__ = ["Kept", "Outbox"]
 
@@ -34,10 +36,6 @@ BUSY_S = 5.0
 
 PAUSE_S = 0.2
 """Longest pause between two such tries; it is drawn at random."""
-
-PATIENCE_S = 30.0
-"""A store that is away is tried again by the drain, in whose way no job is; by a job only if no
-drain has done so for that long."""
 
 
 class Kept(StrEnum):
@@ -57,7 +55,8 @@ class Outbox:
         self._intake = Intake(self._database)
         self._breaker = Breaker(settings.home)
         self._spool: Spool | None = None
-        self._is_local = settings.spool.mode == "spool_first"
+        self._stream: Stream | None = None
+        self._is_local = settings.spool.mode != "direct"
 
     def record(self, record: ChunkRecord) -> Kept:
         """Keep a record with its rows; they are safe when this returns.
@@ -83,7 +82,9 @@ class Outbox:
             else:
                 self._breaker.close()
                 return Kept.STORED if is_taken else Kept.REFUSED
-        self._load_spool().append(record)
+        spool = self._load_spool()
+        if not (self._stream and self._stream.append(record)):
+            spool.append(record)
         return Kept.SPOOLED
 
     def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
@@ -114,6 +115,9 @@ class Outbox:
             time.sleep(PAUSE_S * int.from_bytes(os.urandom(2)) / 2**16)
 
     def _load_spool(self) -> "Spool":
-        """Load the spool, and SQLite with it, when it is wanted: it weighs on every horse."""
-        self._spool = self._spool or import_module("rqscan.store.spool").Spool(self._settings)
+        """Load the spool, with SQLite or redis too, when it is wanted: it weighs on every horse."""
+        if self._spool is None:
+            self._spool = import_module("rqscan.store.spool").Spool(self._settings)
+            if self._settings.spool.mode == "redis_stream":
+                self._stream = import_module("rqscan.store.stream").Stream(self._settings)
         return self._spool

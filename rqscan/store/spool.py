@@ -22,7 +22,7 @@ from rqscan.store.chunks import text
 from rqscan.store.spool_file import SpoolFile
 from rqscan.tally import Backlog
 
-__all__ = ["Quarantined", "Refused", "Spool", "Spooled"]
+__all__ = ["Quarantined", "Refused", "Spool", "Spooled", "encoded"]
 
 BATCH_RECORDS, BATCH_ROWS, BATCH_BYTES = 500, 1_000, 1_000_000
 """Most of one batch, but for its first record: rows as many as a statement has."""
@@ -34,12 +34,13 @@ PAGE = 100
 
 
 class Spooled(NamedTuple):
-    """A record as it lies in the spool."""
+    """A record as it lies in the spool, or in the stream."""
 
-    id: int
+    id: Any  # an int; bytes in the stream
     rows: int
     is_part: bool  # its rows come after the others of their attempt
     record: bytes  # a ChunkRecord, JSON
+    store_id: str | None = None  # told by the stream alone, which is not asked for one store's
 
 
 class Refused(NamedTuple):
@@ -63,6 +64,12 @@ class Quarantined(NamedTuple):
     record: bytes
 
 
+def encoded(record: ChunkRecord) -> bytes:
+    """Write a record as the spool has it: JSON."""
+    error = record.error and record.error.encode("utf-8", "replace").decode()
+    return json.encode(structs.replace(record, error=error))
+
+
 class Spool:
     """The spool of one home; every method is one durable transaction, or one a page.
 
@@ -80,8 +87,7 @@ class Spool:
         Raises:
             HomeUnavailable: the spool, or its disk, is full: the record was not taken.
         """
-        error = record.error and record.error.encode("utf-8", "replace").decode()
-        raw = json.encode(structs.replace(record, error=error))
+        raw = encoded(record)
         most = self._settings.spool.max_bytes
         if self.file.bytes + LOGGED * len(raw) + OVERHEAD_BYTES > most:
             raise HomeUnavailable(

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from rqscan.home import keep_id, known_id
-from rqscan.settings import Settings
+from rqscan.settings import Settings, SpoolSettings
+from rqscan.store.outbox import Outbox
 from rqscan.store.spool import Spool
 from tests.rig import Rig
 from tests.spools import a_record, in_store, plan, seen, settings_of
@@ -31,7 +33,7 @@ def test_status_of_a_home_without_a_spool(rig):
     known = rig.json("spool", "status")
     assert known == {
         "rows": 0, "records": 0, "bytes": 0, "oldest_at": None, "quarantined": 0, "mode": "direct",
-        "store_up": True,
+        "store_up": True, "stream_up": None,
         "idle": {
             "is_idle": None, "reason": "not measured: nothing waits for it in mode direct",
             "forced_at": None,
@@ -88,3 +90,21 @@ def test_rows_of_another_database_are_left_and_told(settings, rig):
     done = rig.run("spool", "drain", "--json")
     assert (done.returncode, json.loads(done.stdout)["left"]) == (0, 1)
     assert "1 rows are of another database" in done.stderr
+
+
+def test_a_stream_is_shown_and_drained_with_the_file(settings, stream_server, rig):
+    url = stream_server.url
+    rig.env |= {"RQSCAN_SPOOL_MODE": "redis_stream", "RQSCAN_SPOOL_REDIS_URL": url}
+    with_stream = replace(settings, spool=SpoolSettings(mode="redis_stream", redis_url=url))
+    Outbox(with_stream).record(a_record(0))
+    Spool(settings).append(a_record(1))
+    status = rig.json("spool", "status")
+    assert (status["rows"], status["mode"], status["stream_up"]) == (2, "redis_stream", True)
+    done = rig.json("spool", "drain")
+    assert (done["drained"], done["left"]) == (2, 0)
+    Outbox(with_stream).record(a_record(2))
+    stream_server.kill()
+    done = rig.run("spool", "drain")
+    assert "0 rows were moved" in done.stdout
+    assert "what the stream holds was not drained: cannot use Redis" in done.stderr
+    assert rig.json("spool", "status")["stream_up"] is False

@@ -255,6 +255,13 @@ def test_load_refuses_a_named_file_that_cannot_be_read(tmp_path):
         load("bin.toml", {})
 
 
-def test_settings_tell_which_of_them_do_nothing_in_this_version():
-    settings = load(write("[spool]\nmax_delay_s = 1\nmode = 'redis_stream'\n[idle]\nfor_s = 1"), {})
-    assert settings.without_effect == ["spool.mode"]
+def test_the_stream_needs_a_redis_of_its_own():
+    with pytest.raises(ConfigError, match=r"expected spool\.redis_url .*got: none"):
+        load(None, {"RQSCAN_SPOOL_MODE": "redis_stream"})
+    with pytest.raises(ConfigError, match=r"expected spool\.redis_url") as caught:
+        load(None, {"RQSCAN_SPOOL_REDIS_URL": "redis://:secret@host:x/0"})
+    assert "secret" not in str(caught.value)
+    url = "redis://:secret@127.0.0.1:6380/0"
+    found = load(write(f"[spool]\nmode = 'redis_stream'\nredis_url = '{url}'"), {})
+    assert found.spool.redis_url == url
+    assert "secret" not in repr(found)

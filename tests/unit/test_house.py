@@ -126,7 +126,7 @@ def test_the_example_names_every_setting_with_its_default(tmp_path: Path) -> Non
     assert [entry["name"] for entry in read.schedule] == ["nightly"]
     unnamed = [name for name, origin in read.origin.items() if origin == "default"]
     assert [name for name in unnamed if not name.startswith("queues.default.")] == []
-    without_default = {"redis.url", "database.url", "jobs.path"}
+    without_default = {"redis.url", "database.url", "spool.redis_url", "jobs.path"}
     for section in read.__struct_fields__:
         value = getattr(read, section)
         for name in value.__struct_fields__ if isinstance(value, msgspec.Struct) else []:
