@@ -226,14 +226,16 @@ def _free_port() -> int:
 
 
 class MariaDB(_Server):
-    """MariaDB on a unix socket, without a network; committed rows survive `kill`.
+    """MariaDB on a unix socket; committed rows survive `kill`.
 
+    With a `port` it listens there too, on all addresses: only for a network of one's own.
     `options` are more server arguments.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
         super().__init__(folder)
         self.options = options
+        self._network = [f"--port={port}"] if port else ["--skip-networking"]
         self.binary = shutil.which("mariadbd", path=_SBIN) or missing("mariadbd")
         self.socket = folder / "mariadb.sock"
         self._names = count(1)
@@ -249,7 +251,7 @@ class MariaDB(_Server):
         self.socket.unlink(missing_ok=True)
         self._spawn(
             self.binary, "mariadbd", "--no-defaults", *_as_root(), f"--datadir={self.folder}/data",
-            f"--socket={self.socket}", f"--pid-file={self.folder}/pid", "--skip-networking",
+            f"--socket={self.socket}", f"--pid-file={self.folder}/pid", *self._network,
             "--innodb-log-file-size=4M", "--innodb-flush-method=nosync",
             # 2: each commit reaches the kernel, so only a power cut loses it; no fsync to wait for
             "--innodb-flush-log-at-trx-commit=2", *self.options,

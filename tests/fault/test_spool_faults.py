@@ -4,18 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from rqscan.errors import HomeUnavailable, StoreUnavailable
+from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
+from rqscan.store.breaker import Breaker
 from rqscan.store.drain import drain
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
 from tests.proxy import CutLink
-from tests.servers import missing_right, wait_for
+from tests.servers import MariaDB, missing_right, wait_for
 from tests.spools import a_record, in_store, plan, seen, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,15 +138,36 @@ def test_a_commit_that_is_cut_off_writes_each_row_once(mariadb, home, short_path
     assert Spool(settings).status().records == 0
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
+@contextmanager
+def disk_of(megabytes, folder):
     folder.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(argv, check=False, capture_output=True).returncode:
         missing_right("the right to mount a tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    with disk_of(8, tmp_path / "disk") as folder:
+        yield folder
+
+
+@pytest.fixture
+def server_on_a_small_disk(short_path):
+    with disk_of(64, short_path / "server") as folder:
+        server = MariaDB(folder).start()
+        yield server
+        server.close()
+
+
+def fill(folder):
+    """Take all that is left of a disk."""
+    with (folder / "of another").open("wb", buffering=0) as file:
+        for _ in range(os.statvfs(folder).f_bavail):
+            file.write(b"x" * 4096)
+    assert os.statvfs(folder).f_bavail == 0
 
 
 @pytest.mark.root
@@ -162,16 +184,36 @@ def test_a_full_disk_loses_nothing_and_can_be_drained(mariadb, small_disk):
             append()
             kept += 1
     assert kept > 50
-    with (small_disk / "of another").open("wb", buffering=0) as file:
-        room = os.statvfs(small_disk).f_bavail
-        for _ in range(room):
-            file.write(b"x" * 4096)
-    assert os.statvfs(small_disk).f_bavail == 0
+    fill(small_disk)
     drain(settings, Moved())
     assert in_store(settings)[0] == [(chunk, chunk) for chunk in range(kept)]
     assert spool.status().records == 0
     assert os.statvfs(small_disk).f_bavail > 0
     spool.append(a_record(kept))  # there is room again
+
+
+@pytest.mark.root
+def test_a_full_disk_of_the_server_loses_nothing(server_on_a_small_disk, home):
+    server = server_on_a_small_disk
+    settings = settings_of(home, server.database_url())
+    plan(settings, CHUNKS)
+    with closing(Outbox(settings)) as outbox:
+        kept = []
+        for chunk in range(CHUNKS):
+            if chunk == CHUNKS // 2:
+                fill(server.folder)
+            rows = (seen(100 * chunk + n, data={"banner": "x" * 1_000}) for n in range(ROWS))
+            kept.append(outbox.record(a_record(chunk, *rows)))
+    assert set(kept) == {Kept.STORED, Kept.SPOOLED}
+    assert Breaker(settings.home).away().fault is Fault.FULL
+    with pytest.raises(StoreUnavailable, match="space on the server's disk"):
+        drain(settings, Moved(), by_force=True)
+    assert Spool(settings).status().records == kept.count(Kept.SPOOLED)
+    (server.folder / "of another").unlink()
+    moved = Moved()
+    drain(settings, moved, by_force=True)
+    assert moved == Moved(rows=ROWS * kept.count(Kept.SPOOLED))
+    assert in_store(settings) == (EXPECTED, {"finished": CHUNKS})
 
 
 def test_while_one_drains_another_waits_for_its_end(mariadb, home, rig):
