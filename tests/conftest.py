@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 
 from rqscan.settings import RedisSettings, Settings
 from tests.rig import Rig
-from tests.servers import MariaDB, RedisServer, missing, missing_right
+from tests.servers import MariaDB, RedisServer, missing, missing_right, wait_for
 
 hypothesis_settings.register_profile("no timings", deadline=None)
 hypothesis_settings.load_profile("no timings")
@@ -40,7 +40,13 @@ def short_path() -> Iterator[Path]:
     """Give an empty folder with a path short enough for unix sockets; `tmp_path` is not."""
     folder = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))
     yield folder
-    shutil.rmtree(folder)
+    wait_for(lambda: is_removed(folder), 10, f"{folder} to be gone")
+
+
+def is_removed(folder: Path) -> bool:
+    """Remove a folder into which the last processes of a test may still write as they end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 @pytest.fixture
