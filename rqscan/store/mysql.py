@@ -64,8 +64,9 @@ class MySql:
             connect_timeout=CONNECT_S,
             read_timeout=CONNECT_S,  # of the greeting: a frozen server accepts and says nothing
             write_timeout=60,
-            init_command="SET time_zone = '+00:00', sql_mode = 'TRADITIONAL', "
-            "innodb_lock_wait_timeout = 10",
+            # Without backslashes the driver has quotes to escape only: that halves what it costs.
+            init_command="SET time_zone = '+00:00', innodb_lock_wait_timeout = 10, "
+            "sql_mode = 'TRADITIONAL,NO_BACKSLASH_ESCAPES'",
             defer_connect=True,
         )
         path = self._server["unix_socket"]
