@@ -130,4 +130,4 @@ class Chunks:
 
 def text(at: datetime) -> str:
     """Write a time as both databases keep it."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return at.astimezone(UTC).isoformat(" ", "microseconds")[:26]

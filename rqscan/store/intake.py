@@ -6,6 +6,7 @@ Whatever is written here bears being written again: rows have deterministic keys
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any
@@ -142,6 +143,7 @@ class Intake:
         return Taken.FENCED if is_known else Taken.UNKNOWN
 
 
+@lru_cache(1_000)
 def host_key(host: str) -> bytes:
     """Make bytes that sort as the address does: IPv4, then IPv6, then names."""
     try:

@@ -48,7 +48,7 @@ def hosts(text):
 
 def server_in(name):
     (folder / name).mkdir()
-    server = MariaDB(folder / name, PORT).start()
+    server = MariaDB(folder / name, port=PORT).start()
     with closing(server.connect(autocommit=True)) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE DATABASE scans")
         cursor.execute("CREATE USER scan@'%'")
