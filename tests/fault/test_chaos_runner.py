@@ -11,7 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("options", "minutes"), [([], "0.15"), (["--database"], "0.35")], ids=["sqlite", "database"]
+    ("options", "minutes"),
+    [
+        pytest.param([], "0.15", id="sqlite"),
+        pytest.param(["--database"], "0.35", id="database", marks=pytest.mark.slow),
+    ],
 )
 def test_a_short_run_finds_nothing_lost_or_doubled(options, minutes):
     command = [sys.executable, "-m", "bench.chaos", "--json", "--workers", "3", *options]

@@ -148,6 +148,7 @@ def test_rows_are_forced_by_the_deadline_if_the_traffic_never_ends(worker_side, 
     wait_for(lambda: len(rig.json("results")) == 5)
 
 
+@pytest.mark.slow
 def test_traffic_right_at_the_bound_does_not_flap(two_hosts, traffic):
     traffic.be(BOUND)
     judge = two_hosts[0].python(JUDGE, str(BOUND))
