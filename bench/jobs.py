@@ -7,7 +7,6 @@ and their load differ, so only ratios and CPU time per job mean something elsewh
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # for tests.servers
 
 from jobs_rig import measure
 from jobs_rig.contenders import CONTENDERS, Contender
+from jobs_rig.figures import missed, percentile, spread
 from jobs_rig.rig import Rig, rig
 
 RATIOS = [  # ours, theirs, how many times their jobs/s the median is to be at least
@@ -54,7 +54,6 @@ ONCE += ["Celery x1", "dramatiq x1", "huey x1"]
 IDLE = ["fresh x1", "RQ Worker x1", "Celery x1", "dramatiq x1", "huey x1"]
 HOLDING = ["fresh x1", "fresh x4", "fresh x16", "reused x4", "RQ Worker x1", "RQ Worker x4"]
 HOLDING += ["RQ SimpleWorker x1", "Celery x1", "Celery x4", "dramatiq x4", "huey x4"]
-MANY = 100  # above it, decimals say nothing
 SECTIONS = ("throughput", "requests", "latency", "idle", "memory")
 
 Results = dict[str, list[Any]]
@@ -216,20 +215,6 @@ PRINTERS = {
     "idle": print_idle,
     "memory": print_memory,
 }
-
-
-def spread(values: list[float]) -> str:
-    digits = 0 if statistics.median(values) > MANY else 2
-    parts = (min(values), statistics.median(values), max(values))
-    return "-".join(f"{value:.{digits}f}" for value in parts)
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
-
-
-def missed(is_missed: bool) -> str:  # noqa: FBT001 - one flag, one word
-    return "  missed" if is_missed else ""
 
 
 if __name__ == "__main__":

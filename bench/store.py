@@ -7,14 +7,13 @@ only ratios and CPU time mean something elsewhere.
 
 import argparse
 import json
-import math
 import pickle
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,13 @@ from urllib.parse import urlsplit
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for tests.servers
 
-from store_rig.records import plan, records, settings_of
+from jobs_rig.figures import missed, percentile, spread
+from store_rig.records import SCAN, records, settings_of
 from store_rig.write import COLUMNS
 
 from rqscan.store.intake import _rows
 from tests.servers import MariaDB
+from tests.spools import plan
 
 BENCH = Path(__file__).resolve().parent
 THEIRS = str(BENCH.parent / ".venv-bench/bin/python")
@@ -36,7 +37,6 @@ TARGETS = {"load_data": 1.5, "load_data_ready": 1.5}  # our time to theirs, at m
 DRAINED, LEAST_OF_DIRECT = (100, 1_000), 0.7  # rows a record
 MOST_MS = 5  # of a job whose database is away
 FEW, MANY = 10, 1_000  # chunks of a thousand rows, for memory
-LARGE = 100  # above it, decimals say nothing
 SECTIONS = ("direct", "spool", "away", "memory")
 
 Results = dict[str, list[Any]]
@@ -58,7 +58,7 @@ class Rig:
         """Give a fresh home, and the URL of a fresh database where so many chunks are planned."""
         self._homes += 1
         home, url = str(self.folder / f"home{self._homes}"), self.server.database_url()
-        plan(settings_of(home, url), chunks)
+        plan(settings_of(home, url), chunks, SCAN)
         yield home, url
         with self.server.connect() as admin:
             admin.cursor().execute(f"DROP DATABASE {name_of(url)}")
@@ -237,20 +237,6 @@ PRINTERS = {
     "away": print_away,
     "memory": print_memory,
 }
-
-
-def spread(values: Sequence[float]) -> str:
-    digits = 0 if statistics.median(values) > LARGE else 2
-    parts = (min(values), statistics.median(values), max(values))
-    return "-".join(f"{value:.{digits}f}" for value in parts)
-
-
-def percentile(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
-
-
-def missed(is_missed: bool) -> str:  # noqa: FBT001 - one flag, one word
-    return "  missed" if is_missed else ""
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def adopt_orphans() -> None:
 def forget_handler(signum: int) -> None:
     """Have a signal do what it does by default, in a process that has just been forked.
 
-    Python's own function makes enumerations of what it is given and gives back: 20 pages to copy.
+    Python's own function makes enumerations of what it is given and gives back: pages to copy.
     """
     _signal(signum, 0)
 

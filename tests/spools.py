@@ -1,4 +1,4 @@
-"""A store and a spool to drain into it, without a fleet: three small helpers for many tests."""
+"""A store and a spool to drain into it, without a fleet: small helpers for many tests."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,10 +8,12 @@ from rqscan.model import ChunkRecord, Observation, Scan
 from rqscan.settings import DatabaseSettings, Settings, SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.database import Database
+from rqscan.store.drain import drain
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
+from rqscan.tally import Moved
 
-__all__ = ["AT", "a_record", "in_store", "plan", "seen", "settings_of"]
+__all__ = ["AT", "a_record", "drained", "in_store", "plan", "seen", "settings_of"]
 
 AT = datetime(2026, 11, 24, 10, tzinfo=UTC)
 
@@ -46,6 +48,13 @@ def a_record(chunk: int, *rows: Observation, scan_id: str = "s1", **more: Any) -
     times = {"started_at": AT, "finished_at": AT + timedelta(minutes=1)}
     rows = rows or (seen(1000 + chunk),)
     return ChunkRecord(**about | how | times | {"observations": list(rows)} | more)
+
+
+def drained(settings: Settings, **how: Any) -> Moved:
+    """Drain, whether the store was seen to be away or not, and give what was moved."""
+    moved = Moved()
+    drain(settings, moved, by_force=True, **how)
+    return moved
 
 
 def in_store(settings: Settings) -> tuple[list[tuple[int, int]], dict[str, int]]:

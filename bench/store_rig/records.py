@@ -1,16 +1,13 @@
-"""The same rows for everybody: chunk records as kind `ports` makes them, and their plan."""
+"""The same rows for everybody: chunk records as kind `ports` makes them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from rqscan.home import keep_id
-from rqscan.model import ChunkRecord, Observation, Scan
+from rqscan.model import ChunkRecord, Observation
 from rqscan.settings import DatabaseSettings, Settings, SpoolSettings
 from rqscan.states import ChunkState
-from rqscan.store.migrate import open_current
-from rqscan.store.repository import Repository
 
-__all__ = ["plan", "records", "settings_of"]
+__all__ = ["SCAN", "records", "settings_of"]
 
 AT = datetime(2026, 11, 24, 10, tzinfo=UTC)
 SCAN = "office-20261124T100000Z"
@@ -21,18 +18,6 @@ def settings_of(home: str, url: str) -> Settings:
     return Settings(
         home=home, database=DatabaseSettings(url=url), spool=SpoolSettings(max_bytes=10**10)
     )
-
-
-def plan(settings: Settings, chunks: int) -> None:
-    """Make the tables and plan so many chunks; let the home know its store, as a worker does."""
-    scan = Scan(
-        scan_id=SCAN, name="office", queue="default", kinds=["ports"], targets=["10.0.0.0/8"],
-        seed=7, hosts_per_chunk={"ports": 1}, chunks=chunks, probes=chunks, requested_at=AT,
-    )  # fmt: skip
-    with open_current(settings) as database:
-        store = Repository(database)
-        assert store.add_plan(scan, ((n, "ports") for n in range(chunks)))
-        keep_id(settings, store.store_id())
 
 
 def records(chunks: int, size: int) -> Iterator[ChunkRecord]:

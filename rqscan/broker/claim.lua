@@ -51,7 +51,7 @@ local function take(i, id)
     -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
     if total and not started then redis.call('HSET', progress, 'started_at', at) end
   end
-  if not known.rqscan_kind then pairs_of_job = redis.call('HGETALL', job) end
+  if (known.rqscan_kind or '') == '' then pairs_of_job = redis.call('HGETALL', job) end
   out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 

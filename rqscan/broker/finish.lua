@@ -2,14 +2,14 @@
 -- KEYS 1 job, 2 queue, 3 started registry, 4 finished registry, 5 failed registry, 6 worker hash,
 --      7 worker executions, 8 results, 9 bell, 10 counters, 11 scheduled registry
 -- ARGV 1 id, 2 token, 3 disposition (finished, failed, stopped, giveback, retry; lost: its horse
---      died; displaced: its horse died with the template),
---      4 result ttl (s), 5 failure ttl (s), 6 seconds worked, 7 queue name, 8 losses from which it fails,
---      9 observations, 10 probes, 11 refused (0, 1), 12 delay of a retry (s), 13 most failures that
---      are tried again, 14 repeated after that delay though it is finished (0, 1), 15 then at the
---      front (0, 1), 16 observations that are spooled, 17 number of fields, then job fields, then
---      fields of the result
--- Returns what the job is now: finished, failed, stopped, queued (lost, displaced, given back) or scheduled
---      (to be tried again), also if this attempt's end was recorded before; or
+--      died; displaced: its horse died with the template), 4 result ttl (s), 5 failure ttl (s),
+--      6 seconds worked, 7 queue name, 8 losses from which it fails, 9 observations, 10 probes,
+--      11 refused (0, 1), 12 delay of a retry (s), 13 most failures that are tried again,
+--      14 repeated after that delay though it is finished (0, 1), 15 then at the front (0, 1),
+--      16 observations that are spooled, 17 number of fields, then job fields, then fields of the
+--      result
+-- Returns what the job is now: finished, failed, stopped, queued (lost, displaced, given back) or
+--      scheduled (to be tried again), also if this attempt's end was recorded before; or
 --      fenced (a later attempt holds the job), gone (no such job); or
 --      {that, the end to be followed up: finished, failed, stopped, canceled (while it ran), retry}.
 local id, token, how = ARGV[1], ARGV[2], ARGV[3]

@@ -9,7 +9,6 @@ own part of it.
 """
 
 import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import Any
 import msgspec
 
 from rqscan import clock
+from rqscan.chance import chance
 from rqscan.fleet.errands import Errands
 from rqscan.fleet.presence import SpoolReport
 from rqscan.home import spool_path, spool_stamp
@@ -134,7 +134,7 @@ class Spooling:
             return
         was_idle = self._traffic.is_idle
         if self._traffic.look(is_working=self._is_working()) and not was_idle:
-            self._drain_at = min(self._drain_at, time.monotonic() + _start_s())
+            self._drain_at = min(self._drain_at, time.monotonic() + START_S * chance())
 
     def _wait_for(self, last: Drainage, told: Go) -> None:
         """Measure anew after a drain, and where the way to the store is another."""
@@ -168,7 +168,7 @@ class Spooling:
         elif self._go() is Go.WAIT:
             pause_s = self._settings.spool.max_delay_s - self._oldest_s()
         elif told is Go.WAIT:
-            pause_s = _start_s()
+            pause_s = START_S * chance()
         elif last.moved.rows or (
             self._has_stream and not last.is_elsewhere and not last.backlog.stream_away
         ):
@@ -217,7 +217,3 @@ class Spooling:
             disk = os.statvfs(spool_path(self._settings.home).parent)
             return disk.f_bavail * disk.f_frsize
         return float("inf")
-
-
-def _start_s() -> float:
-    return START_S * secrets.randbelow(1_000) / 1_000

@@ -14,6 +14,7 @@ from time import monotonic
 
 from msgspec import DecodeError, Struct, json, structs
 
+from rqscan.chance import chance
 from rqscan.errors import Fault
 
 __all__ = ["PATIENCE_S", "Away", "Breaker"]
@@ -84,7 +85,7 @@ class Breaker:
             most_s = (
                 longest_s if fault in LONG else min(longest_s, shortest_s * 2.0 ** min(tries, 10))
             )
-            pause_s = shortest_s + (most_s - shortest_s) * int.from_bytes(os.urandom(4)) / 2**32
+            pause_s = shortest_s + (most_s - shortest_s) * chance()
             since = known.since if known else now
             away = Away(since=since, until=now + pause_s, tries=tries, fault=fault, reason=reason)
             _write(fd, away)

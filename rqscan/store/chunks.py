@@ -6,6 +6,7 @@ under its generation; that is the whole agreement between those who do so at the
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from rqscan import clock
@@ -87,12 +88,15 @@ class Chunks:
             How many chunks it cancelled.
         """
         only = {"scan_id": scan_id, "finished_at": text(clock.now())}
-        with self._database.transaction() as connection:
-            count = int(self._queries.cancel_planned(connection, **only))
-            for batch in batches(retried, BATCH):
-                numbers = self._database.dialect.numbers(batch)
-                count += self._queries.cancel_failed(connection, **only, chunks=numbers)
-        return count
+        numbers = [self._database.dialect.numbers(batch) for batch in batches(retried, BATCH)]
+
+        def cancel(connection: Any) -> int:
+            count: int = self._queries.cancel_planned(connection, **only)
+            for some in numbers:
+                count += self._queries.cancel_failed(connection, **only, chunks=some)
+            return count
+
+        return self._database.write(cancel)
 
     def cancel_some(self, scan_id: str, chunks: Iterable[int]) -> None:
         """Cancel these chunks, unless they have finished."""
@@ -123,8 +127,8 @@ class Chunks:
         count = 0
         for batch in batches(chunks, BATCH):
             numbers = self._database.dialect.numbers(batch)
-            with self._database.transaction() as connection:
-                count += query(connection, scan_id=scan_id, chunks=numbers, **values)
+            change = partial(query, scan_id=scan_id, chunks=numbers, **values)
+            count += self._database.write(change)
         return count
 
 

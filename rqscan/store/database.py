@@ -1,16 +1,26 @@
 """One connection to the database, used in transactions only and made anew between them."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from rqscan.errors import StoreUnavailable
+from rqscan.chance import chance
+from rqscan.errors import Fault, StoreUnavailable
 from rqscan.settings import Settings
 from rqscan.store.dialect import Dialect
 from rqscan.store.dialects import dialect_of
 from rqscan.store.queries import load
 
 __all__ = ["Database"]
+
+BUSY_S = 5.0
+"""How long to go on with a write while other transactions are in its way."""
+
+PAUSE_S = 0.3
+"""Longest pause, drawn at random, before what others were in the way of is tried again."""
+
+T = TypeVar("T")
 
 
 class Database:
@@ -74,6 +84,22 @@ class Database:
             raise
         finally:
             self._is_busy = False
+
+    def write(self, work: Callable[[Any], T], for_s: float = BUSY_S) -> T:
+        """Do something with the connection in a transaction, again while others are in its way.
+
+        Raises:
+            StoreUnavailable: they still are after so many seconds; or as `transaction` does.
+        """
+        late = time.monotonic() + for_s
+        while True:
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except StoreUnavailable as error:
+                if error.fault is not Fault.BUSY or time.monotonic() > late:
+                    raise
+            time.sleep(PAUSE_S * chance())
 
     def wire_bytes(self) -> int:
         """Give what the connection has sent over the network and received."""

@@ -22,6 +22,9 @@ __all__ = ["NO_PORT", "Intake", "Refusal", "Taken", "host_key"]
 
 NO_PORT = -1
 
+KEPT_BUSY_S = 60.0
+"""How long to go on with records that were kept while others are in the way: no job waits."""
+
 Refusal = tuple[str, str]
 """Why the store refuses a row: its code and its words."""
 
@@ -54,23 +57,25 @@ class Intake:
             Whether it was taken; False when the chunk is cancelled or not planned, or a newer
             attempt was recorded, or one that has finished where this one failed.
         """
-        with self._database.transaction() as connection:
-            return self._record(connection, record) is Taken.TAKEN
+        return self._database.write(lambda it: self._record(it, record)) is Taken.TAKEN
 
-    def record_kept(self, records: Iterable[tuple[ChunkRecord, bool]]) -> list[Taken]:
+    def record_kept(self, records: Sequence[tuple[ChunkRecord, bool]]) -> list[Taken]:
         """Write records that were kept on a disk meanwhile, in one transaction.
 
         With True beside it a record's rows come after the others of its attempt, which stay. One
         that has finished is wanted also where its chunk was planned anew since and nothing has come
         of that: while the store was away Redis may have forgotten that it had ended.
         """
-        with self._database.transaction() as connection:
+
+        def write(connection: Any) -> list[Taken]:
             return [
                 self._add_rows(connection, record)
                 if is_part
                 else self._record(connection, record, was_kept=True)
                 for record, is_part in records
             ]
+
+        return self._database.write(write, KEPT_BUSY_S)
 
     def finished(self, record: ChunkRecord) -> tuple[int, int] | None:
         """Give observations and probes of a record's chunk if another attempt has finished it.

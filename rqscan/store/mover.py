@@ -5,8 +5,6 @@ rows of such a record that are to blame are found by halves: the rest of their c
 the stream holds goes through the spool when it is to be sorted out.
 """
 
-import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +23,6 @@ if TYPE_CHECKING:
     from rqscan.store.stream import Stream
 
 __all__ = ["Mover"]
-
-BUSY_TRIES = 10
-BUSY_S = 0.5
-"""Longest pause, drawn at random, before what others were in the way of is tried again."""
 
 UNREADABLE, UNKNOWN, TOO_LARGE = "unreadable", "unknown_chunk", "too_large"
 """Codes of our own, beside those of the store's errors."""
@@ -94,7 +88,7 @@ class Mover:
         """Have the store record a batch; gives by id what it did, or the error of a record."""
         try:
             records = [(json.decode(x.record, type=ChunkRecord), x.is_part) for x in batch]
-            taken = self._record(records)
+            taken = self._store.record_kept(records)
         except msgspec.MsgspecError as error:
             return error
         except StoreUnavailable as error:
@@ -110,16 +104,6 @@ class Mover:
             self._moved.rows += one.rows if its == Taken.TAKEN else 0
             self._moved.fenced += one.rows if its == Taken.FENCED else 0
         return {one.id: its for one, its in zip(batch, taken, strict=True)}
-
-    def _record(self, records: Sequence[tuple[ChunkRecord, bool]]) -> list[Taken]:
-        for _ in range(BUSY_TRIES):
-            try:
-                return self._store.record_kept(records)
-            except StoreUnavailable as error:
-                if error.fault is not Fault.BUSY:
-                    raise
-            time.sleep(BUSY_S * int.from_bytes(os.urandom(2)) / 2**16)
-        return self._store.record_kept(records)
 
     def _sort_out(self, one: Spooled, error: Exception) -> Spooled | None:
         """Put what is refused of a record into quarantine; gives what is left of it."""

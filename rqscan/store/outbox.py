@@ -6,8 +6,6 @@ drain finds out which rows. So a job waits for a dead database once in a home, a
 mode redis_stream the stream comes first, and the spool takes what the stream cannot.
 """
 
-import os
-import time
 from enum import StrEnum
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -30,12 +28,6 @@ __all__ = ["Kept", "Outbox"]
 LIMITS = Limits(connect=5, answer=15)
 """Shorter than others have them: a job waits, and its record may be spooled. An answer may still
 take as long as innodb_lock_wait_timeout."""
-
-BUSY_S = 5.0
-"""How long to go on trying while others are in the way."""
-
-PAUSE_S = 0.2
-"""Longest pause between two such tries; it is drawn at random."""
 
 
 class Kept(StrEnum):
@@ -72,7 +64,7 @@ class Outbox:
         """
         if not self._is_local and self._breaker.may_try(PATIENCE_S):
             try:
-                is_taken = self._store(record)
+                is_taken = self._intake.record(record)
             except StoreUnavailable as error:
                 if error.fault is not Fault.BUSY:
                     self._breaker.open(error.fault, str(error))
@@ -103,16 +95,6 @@ class Outbox:
     def close(self) -> None:
         """Close the connection, if there is one."""
         self._database.close()
-
-    def _store(self, record: ChunkRecord) -> bool:
-        late = time.monotonic() + BUSY_S
-        while True:
-            try:
-                return self._intake.record(record)
-            except StoreUnavailable as error:
-                if error.fault is not Fault.BUSY or time.monotonic() > late:
-                    raise
-            time.sleep(PAUSE_S * int.from_bytes(os.urandom(2)) / 2**16)
 
     def _load_spool(self) -> "Spool":
         """Load the spool, with SQLite or redis too, when it is wanted: it weighs on every horse."""

@@ -8,6 +8,8 @@ what a prune that was killed has left of them is found by that, and the next one
 import time
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
 from msgspec import Struct
 
@@ -55,8 +57,8 @@ class Pruner:
         for scan_id in self._left_over():
             self._sweep(scan_id)
         for scan_id in self._old():
-            with self._database.transaction() as connection:
-                is_gone = self._queries.delete_ended_scan(connection, scan_id=scan_id)
+            delete = partial(self._queries.delete_ended_scan, scan_id=scan_id)
+            is_gone = self._database.write(delete)
             if is_gone:  # else it is planned again, or another prune has it
                 self.pruned.scans += 1
                 self._sweep(scan_id)
@@ -94,20 +96,20 @@ class Pruner:
     def _sweep(self, scan_id: str) -> None:
         """Delete the chunks of a scan that is gone; half of the time is left to others."""
         began = time.monotonic()
-        while self._delete_some(scan_id):
+        delete = partial(self._delete_some, scan_id=scan_id)
+        while some := self._database.write(delete):
+            self.pruned.chunks += some.chunks
+            self.pruned.observations += some.observations
             time.sleep(time.monotonic() - began)
             began = time.monotonic()
 
-    def _delete_some(self, scan_id: str) -> bool:
-        """Delete a batch of rows, or the chunks that have none left; tells whether any were."""
-        with self._database.transaction() as connection:
-            # Locked first, as a record does: a late one cannot leave rows of a chunk that is gone.
-            chunks = self._queries.lock_some_chunks(connection, scan_id=scan_id, page=BATCH)
-            if not chunks:
-                return False
-            some = {"scan_id": scan_id, "last": chunks[-1][0]}
-            rows = self._queries.delete_some_rows(connection, **some, page=BATCH)
-            gone = self._queries.delete_chunks(connection, **some) if rows < BATCH else 0
-        self.pruned.observations += rows
-        self.pruned.chunks += gone
-        return True
+    def _delete_some(self, connection: Any, scan_id: str) -> Pruned | None:
+        """Delete a batch of rows, and the chunks if they have none left; None when all are gone."""
+        # Locked first, as a record does: a late one cannot leave rows of a chunk that is gone.
+        chunks = self._queries.lock_some_chunks(connection, scan_id=scan_id, page=BATCH)
+        if not chunks:
+            return None
+        some = {"scan_id": scan_id, "last": chunks[-1][0]}
+        rows = self._queries.delete_some_rows(connection, **some, page=BATCH)
+        gone = self._queries.delete_chunks(connection, **some) if rows < BATCH else 0
+        return Pruned(chunks=gone, observations=rows)

@@ -30,6 +30,9 @@ __all__ = ["BLOCK_S", "Stream"]
 CONNECT_S, ANSWER_S = 0.3, 0.5
 """A job waits for that and no longer, and only the first in a home: then the breaker is open."""
 
+NODE_BYTES = 8_192
+"""What a record may take beside itself: Redis makes room for several at once (4 KB, rounded up)."""
+
 BLOCK_S = 4
 """How long the reader waits for a record at a time; it looks after the spool's file in between."""
 
@@ -65,7 +68,8 @@ class Stream:
     def append(self, record: ChunkRecord) -> bool:
         """Keep a record; tells whether it was taken, and is as safe as that Redis keeps it."""
         raw, rows = encoded(record), len(record.observations)
-        if spool_stamp(self._settings.home)[0] + len(raw) > self._settings.spool.max_bytes:
+        size = spool_stamp(self._settings.home)[0] + len(raw) + NODE_BYTES
+        if size > self._settings.spool.max_bytes:
             return False
         fields = ("record", raw, "rows", rows, "store_id", known_id(self._settings))
         return bool(self._run(("XADD", self._key, "*", *fields), ("INCRBY", self._rows, rows)))

@@ -7,6 +7,7 @@ question is about, a few times over, and no more.
 import sqlite3
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -101,7 +102,12 @@ QUESTIONS = {  # what is asked, and how many rows of the tables it is about
     "cancel some": (lambda _, chunks: chunks.cancel_some("s998", range(5)), 5),
     "plan again": (lambda _, chunks: chunks.plan_again("s999", range(20)), 20),
     "failed again": (lambda _, chunks: chunks.reopen("s998", range(5)), 5),
-    "prune, a batch": (lambda store, _: Pruner(store._database, DAY, ())._delete_some("s0"), 1_020),
+    "prune, a batch": (
+        lambda store, _: store._database.write(
+            partial(Pruner(store._database, DAY, ())._delete_some, scan_id="s0")
+        ),
+        1_020,
+    ),
 }
 DAY = timedelta(days=1)
 

@@ -23,7 +23,7 @@ from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.repository import Repository
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
-from tests.spools import a_record, in_store, plan, seen, settings_of
+from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
@@ -39,12 +39,6 @@ def settings(request, home):
 @pytest.fixture
 def spool(settings):
     return Spool(settings)
-
-
-def drained(settings, **how) -> Moved:
-    moved = Moved()
-    drain(settings, moved, **how)
-    return moved
 
 
 def test_what_is_spooled_arrives_and_leaves_nothing(settings, spool):
@@ -205,7 +199,7 @@ def test_row_larger_than_a_packet_is_quarantined(mariadb, home):
     large = seen(2, data={"banner": "x" * 17_000_000})
     assert outbox.record(a_record(0, seen(1), large, seen(3))) is Kept.SPOOLED
     outbox.close()
-    moved = drained(settings, by_force=True)
+    moved = drained(settings)
     assert (moved.rows, moved.quarantined) == (2, 1)
     assert in_store(settings)[0] == [(0, 1), (0, 3)]
 
@@ -318,7 +312,7 @@ def test_outbox_waits_for_a_dead_store_once(mariadb, home):
         drain(settings, Moved(), by_force=True)
     assert Breaker(settings.home).away().tries == 2
     mariadb.start()
-    assert drained(settings, by_force=True).rows == 3
+    assert drained(settings).rows == 3
     assert Breaker(settings.home).away() is None
     assert outbox.record(a_record(0, seen(9), attempt=2)) is Kept.STORED
     assert in_store(settings)[0] == [(0, 9), (1, 1001), (2, 1002)]
@@ -338,12 +332,12 @@ def test_a_schema_that_is_not_as_it_should_be_keeps_all_spooled(settings):
     assert (Spool(settings).status().records, Spool(settings).status().quarantined) == (2, 0)
     with Database.open(settings) as database, database.transaction() as connection:
         connection.cursor().execute("ALTER TABLE elsewhere RENAME TO observations")
-    assert drained(settings, by_force=True).rows == 2
+    assert drained(settings).rows == 2
     outbox.close()
 
 
 def test_a_record_waits_for_others_and_opens_no_breaker(mariadb, home, monkeypatch):
-    monkeypatch.setattr("rqscan.store.outbox.BUSY_S", 0.0)
+    monkeypatch.setattr(Database.write, "__defaults__", (0.0,))
     settings = settings_of(home, mariadb.database_url())
     plan(settings)
     outbox = Outbox(settings)

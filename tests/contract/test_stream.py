@@ -10,12 +10,12 @@ from rqscan.errors import HomeUnavailable
 from rqscan.home import keep_id, known_id, stream_note
 from rqscan.settings import SpoolSettings
 from rqscan.store.breaker import Breaker
-from rqscan.store.drain import backlog, drain
+from rqscan.store.drain import backlog
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.store.stream import Stream
 from rqscan.tally import Moved
-from tests.spools import a_record, in_store, plan, seen, settings_of
+from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 
 @pytest.fixture
@@ -30,12 +30,6 @@ def outbox(settings):
     made = Outbox(settings)
     yield made
     made.close()
-
-
-def drained(settings) -> Moved:
-    moved = Moved()
-    drain(settings, moved, by_force=True)
-    return moved
 
 
 def streamed(settings) -> int:

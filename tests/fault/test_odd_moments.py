@@ -116,7 +116,7 @@ def test_an_odd_field_of_a_job_does_not_end_the_worker(rig, client, field, value
     assert worker.process.poll() is None
 
 
-def test_the_death_of_the_template_costs_no_attempt_and_leaves_nothing(rig, client):
+def test_the_death_of_the_template_is_no_death_of_its_own_horse_and_leaves_nothing(rig, client):
     worker = rig.worker(
         "default", "--concurrency", "1", RQSCAN_ALLOW_FUNCTIONS="os.system,math.gcd"
     )

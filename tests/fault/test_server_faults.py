@@ -11,14 +11,13 @@ from rqscan.errors import Fault, StoreUnavailable
 from rqscan.home import keep_id, known_id
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
-from rqscan.store.drain import drain
 from rqscan.store.intake import Intake, _rows
 from rqscan.store.mysql import MySql
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
 from tests.servers import wait_for
-from tests.spools import a_record, in_store, plan, seen, settings_of
+from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 CHUNKS, ROWS = 60, 20
 EXPECTED = [(chunk, 100 * chunk + n) for chunk in range(CHUNKS) for n in range(ROWS)]
@@ -76,12 +75,6 @@ def counted(root, what):
 
 def whole(chunk, **more):
     return a_record(chunk, *(seen(100 * chunk + n) for n in range(ROWS)), **more)
-
-
-def drained(settings, **how):
-    moved = Moved()
-    drain(settings, moved, by_force=True, **how)
-    return moved
 
 
 def arrived(settings):
@@ -228,7 +221,7 @@ def impatient(monkeypatch):
         return connection
 
     monkeypatch.setattr(MySql, "connect", connect_and_set)
-    monkeypatch.setattr("rqscan.store.mover.BUSY_TRIES", 1)
+    monkeypatch.setattr("rqscan.store.intake.KEPT_BUSY_S", 1)
 
 
 @pytest.mark.usefixtures("impatient")

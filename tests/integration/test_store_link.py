@@ -21,13 +21,12 @@ from rqscan.home import known_id
 from rqscan.store import mysql, outbox
 from rqscan.store.breaker import Breaker
 from rqscan.store.dialect import Limits
-from rqscan.store.drain import drain
 from rqscan.store.intake import Intake
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
 from tests.servers import MariaDB
-from tests.spools import a_record, in_store, plan, seen, settings_of
+from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 folder, PORT = Path(sys.argv[1]), 3306
 outbox.LIMITS = Limits(connect=0.5, answer=1)
@@ -58,11 +57,6 @@ def server_in(name):
 def settings_at(host, home="home"):
     (folder / home).mkdir(exist_ok=True)
     return settings_of(folder / home, f"mysql+pymysql://scan@{host}:{PORT}/scans")
-
-def drained(settings):
-    moved = Moved()
-    drain(settings, moved, by_force=True)
-    return moved
 
 def fails(settings):
     try:

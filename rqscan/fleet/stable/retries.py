@@ -4,8 +4,7 @@ A work-horse, or the worker for a horse that it had to end, says how often and h
 script counts the failures and decides, by the same rule as `will_retry`. Losses do not count.
 """
 
-import os
-
+from rqscan.chance import chance
 from rqscan.errors import FencedError, RefusedError, UsageError
 from rqscan.fleet.stable.wire import Assignment
 
@@ -33,5 +32,5 @@ def will_retry(assignment: Assignment, error: BaseException) -> bool:
 def delay_s(assignment: Assignment) -> float:
     """Give how long to wait after this failure: doubled with each, with jitter, up to the cap."""
     doubled_s: float = assignment.retry_backoff_s * 2.0 ** min(assignment.failures, MOST_DOUBLINGS)
-    spread = 1 + JITTER * (2 * int.from_bytes(os.urandom(4)) / 2**32 - 1)
+    spread = 1 + JITTER * (2 * chance() - 1)
     return min(doubled_s * spread, assignment.retry_backoff_max_s)
