@@ -46,5 +46,8 @@ class Dialect(Protocol):
     def refusal(self, error: Exception) -> str | None:
         """Give the code of an error that is the fault of the rows alone; None for any other."""
 
+    def take_turn(self, connection: Any) -> bool:
+        """Have the server count a connection among the drains; False if there are enough."""
+
     def wire_bytes(self, connection: Any) -> int:
         """Give the bytes, with packet headers, that a connection has sent and received."""

@@ -17,6 +17,7 @@ from rqscan.errors import FailedError, Fault, HomeUnavailable, StoreUnavailable
 from rqscan.home import drain_lock, spool_stamp
 from rqscan.settings import Settings, SpoolSettings
 from rqscan.store.breaker import Breaker
+from rqscan.store.database import Database
 from rqscan.store.migrate import open_current
 from rqscan.store.mover import Mover
 from rqscan.store.salvage import salvage
@@ -33,7 +34,7 @@ LOOK_S = 1.0
 
 
 class Held(FailedError):  # noqa: N818 - a state of the home, not a mistake
-    """Another process of this home drains."""
+    """Another process of this home drains, or enough other homes do."""
 
 
 def stream_of(settings: Settings) -> "Stream | None":
@@ -75,13 +76,13 @@ def drain(
     Args:
         settings: say where the home and the store are, and how fast to go.
         moved: is counted up after each batch.
-        by_force: try the store also before the breaker's time has come.
+        by_force: try the store also before the breaker's time has come, and however many drain.
         goes_on: asked before each batch, and once a second where its turn is waited for; gets the
             bytes that the drain has sent over the network and received so far.
         on_batch: called after each batch.
 
     Raises:
-        Held: another process drains; names its pid.
+        Held: another process drains, and its pid is named; or enough other homes do.
         StoreUnavailable: the store is away; what was not moved stays.
         HomeUnavailable: the spool cannot be used.
     """
@@ -94,6 +95,8 @@ def drain(
             return
         try:
             with open_current(settings) as database:
+                if not by_force:
+                    _take_turn(database)
                 mover = Mover(spool, stream_of(settings), database, moved)
                 while batch := mover.batch():
                     amounts = sum(one.rows for one in batch), sum(len(x.record) for x in batch)
@@ -108,6 +111,12 @@ def drain(
                 breaker.open(error.fault, str(error))
             raise
         spool.file.keep_ballast()
+
+
+def _take_turn(database: Database) -> None:
+    with database.transaction(read_only=True) as connection:
+        if not database.dialect.take_turn(connection):
+            raise Held(f"enough other homes drain into {database.dialect.where}; wait for a turn")
 
 
 class _Pace:

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,14 +11,21 @@ from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
 from pymysql.cursors import Cursor
 
+from rqscan.chance import chance
 from rqscan.errors import Fault
 from rqscan.store.dialect import MIGRATE, Limits
 
-__all__ = ["MySql"]
+__all__ = ["TURNS", "MySql"]
 
 SILENT_S = 60
 """After so long without a word from us the server ends a session, and frees what it has locked: a
 link that is cut without a reset would hold up the next attempt for hours."""
+
+TURNS, TURN_WAIT_S = 4, 5
+"""So many homes drain at once, the others wait so long and come again: after an outage a fleet
+must leave room for those who wait for an answer."""
+
+TAKE_TURN = "SELECT GET_LOCK(CONCAT('rqscan drain ', %s, ' ', MD5(DATABASE())), %s)"
 
 FRAME_BYTES = 100
 """What a packet may have beside its statement, and some more."""
@@ -105,6 +113,20 @@ class MySql:
         """Give the code of an error that is the fault of the rows alone; None for any other."""
         is_of_rows = isinstance(error, pymysql.Error) and error.args and error.args[0] in OF_ROWS
         return str(error.args[0]) if is_of_rows else None
+
+    def take_turn(self, connection: Any) -> bool:
+        """Have the server count a connection among the drains; False if there are enough.
+
+        The right is the session's: whatever ends that, a crash too, frees it.
+        """
+        tries = [(turn, 0) for turn in range(TURNS)] + [(int(TURNS * chance()), TURN_WAIT_S)]
+        with connection.cursor() as cursor, suppress(pymysql.NotSupportedError):  # by Galera
+            for one in tries:
+                cursor.execute(TAKE_TURN, one)
+                if cursor.fetchone()[0]:
+                    return True
+            return False
+        return True
 
     def wire_bytes(self, connection: Any) -> int:
         """Give the bytes, with packet headers, that a connection has sent and received.

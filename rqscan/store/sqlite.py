@@ -87,6 +87,10 @@ class Sqlite:
         is_of_rows = isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | OverflowError)
         return getattr(error, "sqlite_errorname", type(error).__name__) if is_of_rows else None
 
+    def take_turn(self, connection: Any) -> bool:  # noqa: ARG002 - as the other database has it
+        """Tell that there are never too many drains: a file has one home."""
+        return True
+
     def wire_bytes(self, _: Any) -> int:
         """Give 0: nothing goes over a network."""
         return 0

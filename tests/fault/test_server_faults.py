@@ -1,7 +1,7 @@
 """What a server does to its clients: each row arrives once, and only poison is quarantined."""
 
 import threading
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import takewhile
 
 import pytest
@@ -11,8 +11,9 @@ from rqscan.errors import Fault, StoreUnavailable
 from rqscan.home import keep_id, known_id
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
+from rqscan.store.drain import Held, drain
 from rqscan.store.intake import Intake, _rows
-from rqscan.store.mysql import MySql
+from rqscan.store.mysql import TURNS, MySql
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
@@ -279,6 +280,30 @@ def test_two_drains_that_lock_each_other_out_both_arrive(root, settings, short_p
     assert counted(root, "Innodb_deadlocks") > before
     assert Spool(other).status().records == Spool(settings).status().records == 0
     assert arrived(settings) == EXPECTED[: 2 * ROWS]
+
+
+def test_so_many_homes_drain_at_once_and_the_others_wait_for_a_turn(settings, spool, monkeypatch):
+    monkeypatch.setattr("rqscan.store.mysql.TURN_WAIT_S", 0)
+    spool.append(whole(0))
+    with ExitStack() as stack:
+        others = [stack.enter_context(Database.open(settings)) for _ in range(TURNS)]
+        for other in others:
+            with other.transaction() as connection:
+                assert other.dialect.take_turn(connection)
+        with pytest.raises(Held, match="enough other homes drain into the database 'rqscan_"):
+            drain(settings, Moved())
+        assert spool.status().records == 1
+        others[2].close()  # as the kernel does for a process that is killed
+        wait_for(lambda: drains(settings))
+    assert (spool.status().records, in_store(settings)[0]) == (0, EXPECTED[:ROWS])
+
+
+def drains(settings) -> bool:
+    try:
+        drain(settings, Moved())
+    except Held:
+        return False
+    return True
 
 
 # Packets
