@@ -1,4 +1,4 @@
-"""`rqscan doctor`: checks of Redis, store, workers, clocks and this host, with what to do."""
+"""`rqscan doctor`: checks of Redis, store, spool, workers, clocks and this host, with advice."""
 
 import click
 from msgspec.structs import asdict
@@ -19,7 +19,7 @@ __all__ = ["doctor"]
 )  # fmt: skip
 @json_option
 def doctor(timeout_s: float, as_json: bool) -> int:
-    """Check Redis, the store, the workers, clocks and this host; exit 1 if a check fails."""
+    """Check Redis, store, spool, workers, clocks and this host; exit 1 if a check fails."""
     checks = list(check(gather(settings(), timeout_s)))
     is_ok = all(one.status != Status.FAIL for one in checks)
     if as_json:

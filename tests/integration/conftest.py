@@ -16,7 +16,7 @@ import pytest
 from tests.servers import wait_for
 
 ROOT = Path(__file__).parents[2]
-HELD_S = "300"  # a holder that outlives its test run ends by itself
+HELD_S = "1200"  # a holder that outlives its test run ends by itself
 
 
 class Namespace:

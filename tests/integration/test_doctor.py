@@ -7,7 +7,9 @@ import socket
 import pytest
 
 from rqscan.broker import keys
+from rqscan.store.spool import Spool
 from tests.servers import faked_clock, wait_for
+from tests.spools import a_record
 
 
 @pytest.fixture
@@ -87,6 +89,23 @@ def test_servers_that_are_away_are_failed_checks_and_no_crash(rig, redis_server)
     checks = doctor(rig, 1, RQSCAN_DATABASE_URL=f"sqlite:///{rig.folder}")
     assert checks["redis"]["status"] == checks["store"]["status"] == "fail"
     assert checks["home"]["status"] == "ok"
+
+
+def test_what_a_home_keeps_and_the_redis_of_its_stream_are_judged(rig, settings, stream_server):
+    rig.env["RQSCAN_SPOOL_REDIS_URL"] = stream_server.url
+    checks = doctor(rig, 0)
+    assert checks["spool"]["value"] == "nothing waits for the store"
+    assert {checks[name]["status"] for name in checks if name.startswith("stream")} == {"ok"}
+    spool = Spool(settings)
+    spool.append(a_record(0))
+    stream_server.kill()
+    checks = doctor(rig, 1, RQSCAN_SPOOL_MAX_DELAY_S="0.001")
+    assert checks["spool"]["value"].startswith("1 rows wait for the store, 0% of spool.max_bytes, ")
+    assert (checks["spool"]["status"], checks["stream"]["status"]) == ("warn", "fail")
+    assert "spool.redis_url" in checks["stream"]["advice"]
+    secret = doctor(rig, 1, RQSCAN_SPOOL_REDIS_URL="redis://:hunter2@127.0.0.1:1/0?db=x")
+    assert "hunter2" not in json.dumps(secret)
+    assert secret["stream"]["status"] == "fail"
 
 
 @pytest.mark.root

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,12 +25,13 @@ pytestmark = pytest.mark.namespaces
 ROOT = Path(__file__).parents[2]
 BOUND = 2_000_000  # bits/s
 CHUNKS, ROWS = 20, 200
+OUTAGE_S, PLANNED, SEEN = 600, 6_000, 20  # seconds, chunks, rows a chunk
 
 SEND = """
 import os, select, socket, time
 wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 wire.connect(("192.0.2.1", 9))
-bits, ends = 0, time.monotonic() + 250
+bits, ends = 0, time.monotonic() + 1_200
 while time.monotonic() < ends:
     if select.select([0], [], [], 0.01)[0]:
         bits, at = float(os.read(0, 64) or 0), time.monotonic()
@@ -146,6 +148,44 @@ def test_rows_are_forced_by_the_deadline_if_the_traffic_never_ends(worker_side, 
     scan(rig, 1, 5)
     assert rig.json("spool", "status")["rows"] == 5
     wait_for(lambda: len(rig.json("results")) == 5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_100)
+@pytest.mark.parametrize("mode", ["direct", "spool_first"])
+def test_ten_minutes_without_the_database_under_load(worker_side, traffic, mariadb, mode):
+    rig, url = worker_side, mariadb.database_url()
+    rig.env |= {
+        "RQSCAN_DATABASE_URL": url, "RQSCAN_SPOOL_MODE": mode, "RQSCAN_SPOOL_MAX_DELAY_S": "3600",
+    }  # fmt: skip
+    traffic.be(10 * BOUND)
+    worker = rig.worker("default", "-c", "1")
+    argv = ("scan", f"127.0.0.1-127.0.{PLANNED >> 8}.{PLANNED & 255}", "--kind", "rows")
+    scan_id = rig.json(*argv, "-p", str(SEEN), "--no-wait")["scan_id"]
+
+    def done() -> int:
+        (scan,) = (x for x in rig.json("top", "--once")["scans"] if x["scan_id"] == scan_id)
+        assert not scan["chunks"].get("failed")
+        return scan["chunks"].get("finished", 0)
+
+    wait_for(lambda: done() > 20)
+    mariadb.kill()
+    back_at, before = time.monotonic() + OUTAGE_S, 0
+    while time.monotonic() < back_at:
+        before = wait_for(lambda least=before + 30: (n := done()) > least and n)
+    assert PLANNED // 2 < before < PLANNED  # there was work all the time
+    mariadb.start()
+    assert worker.process.poll() is None
+    wait_for(lambda: done() == PLANNED, 300)
+    if mode == "spool_first":
+        held = rig.json("spool", "status")
+        assert (held["rows"], held["idle"]["is_idle"]) == (PLANNED * SEEN, False)
+        traffic.be(0)
+    wait_for(lambda: rig.json("spool", "status")["rows"] == 0, 120)
+    rows, states = in_store(settings_of(rig.env["RQSCAN_HOME"], url))
+    assert rows == [(chunk, port) for chunk in range(PLANNED) for port in range(1, SEEN + 1)]
+    assert states == {"finished": PLANNED}
+    assert rig.json("scans")[0]["state"] == "finished"
 
 
 @pytest.mark.slow

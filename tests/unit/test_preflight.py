@@ -4,7 +4,14 @@ import pytest
 from msgspec.structs import replace
 
 from rqscan.fleet.preflight.checks import check
-from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
+from rqscan.fleet.preflight.facts import (
+    Facts,
+    HostFacts,
+    RedisFacts,
+    SpoolFacts,
+    StoreFacts,
+    WorkerFacts,
+)
 
 REDIS = RedisFacts(
     where="redis://r", version="7.2.4", role="master", appendonly="yes", appendfsync="everysec",
@@ -74,6 +81,22 @@ def test_a_fault_of_a_worker_is_told(changed, name, status, words):
         ({"store": StoreFacts(error="cannot use it")}, "store", "fail", "cannot use it"),
         ({"store": StoreFacts(version=1, pending=["0002_x"])}, "store", "fail", "0002_x"),
         ({"fleet_store": "s2"}, "store", "fail", "s1 here, s2 in the fleet"),
+        (
+            {"spool": SpoolFacts(rows=7, share=0.8)},
+            "spool",
+            "fail",
+            "7 rows wait for the store, 80%",
+        ),
+        ({"spool": SpoolFacts(rows=7, late_s=90)}, "spool", "warn", "90 s longer than"),
+        ({"spool": SpoolFacts(error="cannot use it")}, "spool", "fail", "cannot use it"),
+        ({"spool": SpoolFacts(quarantined=2)}, "quarantine", "warn", "2 entries"),
+        ({"spool": SpoolFacts(stream=replace(REDIS, error="no"))}, "stream", "fail", "no"),
+        (
+            {"spool": SpoolFacts(stream=replace(REDIS, appendonly="no"))},
+            "stream persistence",
+            "warn",
+            "appendonly no",
+        ),
         ({"workers": []}, "workers", "warn", "none"),
         ({"paused": ["default"]}, "queue paused", "warn", "3 jobs"),
         ({"entries": 2}, "scheduler", "fail", "2 entries"),

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, WorkerFacts
+from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, SpoolFacts, WorkerFacts
+from rqscan.fleet.spooling import HIGH
 
 __all__ = ["Check", "Status", "check"]
 
@@ -48,6 +49,7 @@ def check(facts: Facts) -> Iterator[Check]:
     """Judge everything that is known."""
     yield from _redis(facts.redis)
     yield from _store(facts)
+    yield from _spool(facts.spool)
     if facts.redis.error is None:
         yield from _workers(facts.workers)
         yield from _versions(facts.workers)
@@ -57,50 +59,52 @@ def check(facts: Facts) -> Iterator[Check]:
     yield from _host(facts.host)
 
 
-def _redis(redis: RedisFacts) -> Iterator[Check]:
+def _redis(
+    redis: RedisFacts, name: str = "redis", setting: str = "redis.url (RQSCAN_REDIS_URL)"
+) -> Iterator[Check]:
     if redis.error is not None:
-        advice = "check redis.url (RQSCAN_REDIS_URL) and that the server runs and lets us in"
-        yield Check("redis", Status.FAIL, redis.error, advice)
+        advice = f"check {setting} and that the server runs and lets us in"
+        yield Check(name, Status.FAIL, redis.error, advice)
         return
     version = tuple(int(part) for part in (redis.version or "").split(".")[:2] if part.isdecimal())
     value = f"{redis.version or 'a version that it does not tell'} at {redis.where}"
     if version and version < OLDEST_REDIS:
-        yield Check("redis", Status.FAIL, value, "use Redis 6.2 or newer, or Valkey")
+        yield Check(name, Status.FAIL, value, "use Redis 6.2 or newer, or Valkey")
     elif redis.role not in {None, "master"}:
-        advice = "let redis.url lead to the server that takes writes"
-        yield Check("redis", Status.FAIL, f"{value} is a replica", advice)
+        advice = f"let {setting} lead to the server that takes writes"
+        yield Check(name, Status.FAIL, f"{value} is a replica", advice)
     else:
-        yield Check("redis", Status.OK, value)
+        yield Check(name, Status.OK, value)
     if redis.refused:
         advice = "allow this user INFO and CONFIG GET, or check those settings by hand"
-        yield Check("redis settings", Status.WARN, redis.refused, advice)
+        yield Check(f"{name} settings", Status.WARN, redis.refused, advice)
     if redis.write_error:
-        advice = "mend it (disk, memory, replicas): Redis takes no writes, so no job can run"
-        yield Check("redis writes", Status.FAIL, redis.write_error, advice)
-    yield from _redis_settings(redis)
+        advice = "mend it (disk, memory, replicas): it takes no writes"
+        yield Check(f"{name} writes", Status.FAIL, redis.write_error, advice)
+    yield from _redis_settings(redis, name)
 
 
-def _redis_settings(redis: RedisFacts) -> Iterator[Check]:
+def _redis_settings(redis: RedisFacts, name: str) -> Iterator[Check]:
     if redis.appendonly is not None:
         value = f"appendonly {redis.appendonly}, appendfsync {redis.appendfsync}"
         is_safe = redis.appendonly == "yes" and redis.appendfsync != "no"
         advice = "set appendonly yes and appendfsync everysec: a crash then loses a second at most"
         status = Status.OK if is_safe else Status.WARN
-        yield Check("redis persistence", status, value, None if is_safe else advice)
+        yield Check(f"{name} persistence", status, value, None if is_safe else advice)
     if redis.policy is not None:
         is_safe = redis.policy == "noeviction"
         status = Status.OK if is_safe else Status.FAIL if redis.most_bytes else Status.WARN
-        advice = "set maxmemory-policy noeviction: any other may drop jobs and leases"
-        yield Check("redis eviction", status, redis.policy, None if is_safe else advice)
+        advice = "set maxmemory-policy noeviction: any other may drop what is not done"
+        yield Check(f"{name} eviction", status, redis.policy, None if is_safe else advice)
     if redis.used_bytes is not None:
         share = redis.used_bytes / redis.most_bytes if redis.most_bytes else 0.0
         value = f"{_size(redis.used_bytes)} of {_size(redis.most_bytes) if share else 'no limit'}"
         if share > MEMORY_SHARE:
             advice = "raise maxmemory, or shorten result_ttl_s and failure_ttl_s"
             status = Status.FAIL if share >= 1 else Status.WARN
-            yield Check("redis memory", status, value, advice)
+            yield Check(f"{name} memory", status, value, advice)
         else:
-            yield Check("redis memory", Status.OK, value)
+            yield Check(f"{name} memory", Status.OK, value)
 
 
 def _store(facts: Facts) -> Iterator[Check]:
@@ -122,6 +126,26 @@ def _store(facts: Facts) -> Iterator[Check]:
         yield Check("store", Status.FAIL, wrong, advice)
     else:
         yield Check("store", Status.OK, value)
+
+
+def _spool(spool: SpoolFacts) -> Iterator[Check]:
+    value = f"{spool.rows} rows wait for the store, {spool.share:.0%} of spool.max_bytes"
+    if spool.error is not None:
+        advice = "see to the disk of RQSCAN_HOME and who owns it"
+        yield Check("spool", Status.FAIL, spool.error, advice)
+    elif spool.share >= HIGH:
+        advice = "workers of this home claim nothing; see to the store, or raise spool.max_bytes"
+        yield Check("spool", Status.FAIL, value, advice)
+    elif spool.late_s > 0:
+        value += f", {spool.late_s:.0f} s longer than spool.max_delay_s"
+        yield Check("spool", Status.WARN, value, "see why: rqscan spool drain")
+    else:
+        yield Check("spool", Status.OK, value if spool.rows else "nothing waits for the store")
+    if spool.quarantined:
+        value = f"{spool.quarantined} entries that the store refused"
+        yield Check("quarantine", Status.WARN, value, "see them: rqscan spool quarantine list")
+    if spool.stream:
+        yield from _redis(spool.stream, "stream", "spool.redis_url (RQSCAN_SPOOL_REDIS_URL)")
 
 
 def _workers(workers: list[WorkerFacts]) -> Iterator[Check]:

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-__all__ = ["Facts", "HostFacts", "RedisFacts", "StoreFacts", "WorkerFacts"]
+__all__ = ["Facts", "HostFacts", "RedisFacts", "SpoolFacts", "StoreFacts", "WorkerFacts"]
 
 
 class RedisFacts(Struct, frozen=True, kw_only=True):
@@ -28,6 +28,17 @@ class StoreFacts(Struct, frozen=True, kw_only=True):
     version: int = 0
     pending: list[str] = []
     store_id: str = ""
+
+
+class SpoolFacts(Struct, frozen=True, kw_only=True):
+    """What this home keeps for the store, and the Redis of its stream if it has one."""
+
+    error: str | None = None
+    rows: int = 0
+    share: float = 0.0  # of what it may hold
+    late_s: float = 0.0  # beyond spool.max_delay_s
+    quarantined: int = 0
+    stream: RedisFacts | None = None
 
 
 class WorkerFacts(Struct, frozen=True, kw_only=True):
@@ -62,6 +73,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     redis: RedisFacts
     store: StoreFacts
     host: HostFacts
+    spool: SpoolFacts = SpoolFacts()
     workers: list[WorkerFacts] = []
     waiting: dict[str, int] = {}  # jobs by queue
     paused: list[str] = []

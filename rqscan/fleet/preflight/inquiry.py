@@ -16,34 +16,47 @@ from typing import Any
 
 import msgspec
 import redis
+from msgspec.structs import replace
 
 from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect, outage
 from rqscan.broker.control import ask
-from rqscan.errors import ServiceUnavailable
-from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, StoreFacts, WorkerFacts
+from rqscan.errors import HomeUnavailable, ServiceUnavailable
+from rqscan.fleet.preflight.facts import (
+    Facts,
+    HostFacts,
+    RedisFacts,
+    SpoolFacts,
+    StoreFacts,
+    WorkerFacts,
+)
 from rqscan.fleet.presence import Presence, registered
 from rqscan.settings import Settings, mask_url
 from rqscan.store.database import Database
+from rqscan.store.drain import backlog
 from rqscan.store.migrate import current, pending
 from rqscan.store.repository import Repository
 
 __all__ = ["gather"]
+
+STREAM_S = 2.0
+"""How long the Redis of the stream, on this host, has to answer."""
 
 CONFIG = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
 
 
 def gather(settings: Settings, timeout_s: float) -> Facts:
     """Learn all that is to be judged; workers have `timeout_s` to answer."""
-    store = _store(settings)
+    store, spool = _store(settings), _spool(settings)
     try:
         with outage(settings.redis.url or ""), connect(settings) as client:
             host = _host(settings, clock.offset_s())
-            return _of_redis(_Asker(client), settings, store, host, timeout_s)
+            facts = _of_redis(_Asker(client), settings, store, host, timeout_s)
     except ServiceUnavailable as e:
-        facts = RedisFacts(where=_where(settings), error=str(e))
-        return Facts(redis=facts, store=store, host=_host(settings, None))
+        broker = RedisFacts(where=_where(settings), error=str(e))
+        facts = Facts(redis=broker, store=store, host=_host(settings, None))
+    return replace(facts, spool=spool)
 
 
 class _Asker:
@@ -72,13 +85,6 @@ def _of_redis(
     timeout_s: float,
 ) -> Facts:
     client: Any = tell.client
-    info: dict[str, Any] = tell(client.info, {})
-    found: dict[str, str] = tell(lambda: client.config_get(*CONFIG), {})
-    texts = {_text(name): _text(value) for name, value in found.items()}
-    for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
-        if info.get(name, "ok") != "ok":
-            tell.write_error = f"{name} is {info[name]}"
-    limit = texts.get("maxmemory") or info.get("maxmemory")
     leader: Any = tell(lambda: client.get(keys.LEADER), None)
     due = tell(lambda: client.zrange(keys.SCHEDULE, 0, -1, withscores=True), [])
     entries = max(sum(at < math.inf for _, at in due), len(settings.schedule))
@@ -90,18 +96,7 @@ def _of_redis(
     workers = _workers(tell, timeout_s)
     fleet_store = _text(tell(lambda: client.hget(keys.STORE, "store_id"), None))
     return Facts(
-        redis=RedisFacts(
-            where=_where(settings),
-            refused=tell.refused[0] if tell.refused else None,
-            version=info.get("redis_version"),
-            role=info.get("role"),
-            appendonly=texts.get("appendonly"),
-            appendfsync=texts.get("appendfsync"),
-            policy=texts.get("maxmemory-policy") or info.get("maxmemory_policy"),
-            used_bytes=info.get("used_memory"),
-            most_bytes=int(limit) if limit else None,
-            write_error=tell.write_error,
-        ),
+        redis=_redis(tell, _where(settings)),
         store=store,
         host=host,
         workers=workers,
@@ -110,6 +105,29 @@ def _of_redis(
         entries=entries,
         leader=_leader(leader),
         fleet_store=fleet_store,
+    )
+
+
+def _redis(tell: _Asker, where: str) -> RedisFacts:
+    client: Any = tell.client
+    info: dict[str, Any] = tell(client.info, {})
+    found: dict[str, str] = tell(lambda: client.config_get(*CONFIG), {})
+    texts = {_text(name): _text(value) for name, value in found.items()}
+    for name in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if info.get(name, "ok") != "ok":
+            tell.write_error = f"{name} is {info[name]}"
+    limit = texts.get("maxmemory") or info.get("maxmemory")
+    return RedisFacts(
+        where=where,
+        refused=tell.refused[0] if tell.refused else None,
+        version=info.get("redis_version"),
+        role=info.get("role"),
+        appendonly=texts.get("appendonly"),
+        appendfsync=texts.get("appendfsync"),
+        policy=texts.get("maxmemory-policy") or info.get("maxmemory_policy"),
+        used_bytes=info.get("used_memory"),
+        most_bytes=int(limit) if limit else None,
+        write_error=tell.write_error,
     )
 
 
@@ -153,6 +171,32 @@ def _store(settings: Settings) -> StoreFacts:
             return StoreFacts(version=current(database), pending=missing, store_id=store_id)
     except ServiceUnavailable as e:
         return StoreFacts(error=str(e))
+
+
+def _spool(settings: Settings) -> SpoolFacts:
+    stream = _stream(settings.spool.redis_url) if settings.spool.redis_url else None
+    try:
+        kept = backlog(settings)
+    except HomeUnavailable as e:
+        return SpoolFacts(error=str(e), stream=stream)
+    waited_s = (clock.now() - kept.oldest_at).total_seconds() if kept.oldest_at else 0.0
+    return SpoolFacts(
+        rows=kept.rows,
+        share=kept.bytes / settings.spool.max_bytes,
+        late_s=max(0.0, waited_s - settings.spool.max_delay_s),
+        quarantined=kept.quarantined,
+        stream=stream,
+    )
+
+
+def _stream(url: str) -> RedisFacts:
+    where = mask_url(url)
+    try:
+        with redis.Redis.from_url(url, socket_timeout=STREAM_S) as client:
+            client.ping()
+            return _redis(_Asker(client), where)
+    except (redis.RedisError, OSError, ValueError, TypeError) as e:
+        return RedisFacts(where=where, error=f"cannot use Redis at {where}: {e}")
 
 
 def _host(settings: Settings, offset_s: float | None) -> HostFacts:
