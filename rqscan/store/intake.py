@@ -170,13 +170,16 @@ def _row(record: ChunkRecord, seen: Observation) -> dict[str, Any]:
     about = [record.scan_id, record.kind, key.hex(), str(port), seen.proto]
     if seen.state == COVERAGE:
         about.append(str(record.chunk))
-    return structs.asdict(seen) | {
+    return {
         "row_key": blake2b("\0".join(about).encode(), digest_size=16).digest(),
         "scan_id": record.scan_id,
         "chunk": record.chunk,
         "kind": record.kind,
+        "host": seen.host,
         "host_key": key,
         "port": port,
+        "proto": seen.proto,
+        "state": seen.state,
         "data": json.encode(seen.data).decode(),
         "observed_at": text(seen.observed_at),
     }

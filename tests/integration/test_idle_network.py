@@ -165,8 +165,8 @@ def test_ten_minutes_without_the_database_under_load(worker_side, traffic, maria
 
     def done() -> int:
         (scan,) = (x for x in rig.json("top", "--once")["scans"] if x["scan_id"] == scan_id)
-        assert not scan["chunks"].get("failed")
-        return scan["chunks"].get("finished", 0)
+        assert not scan["chunks"]["failed"]
+        return scan["chunks"]["done"]
 
     wait_for(lambda: done() > 20)
     mariadb.kill()
