@@ -59,10 +59,19 @@ class Calm:
 
 
 class Traffic:
-    """Measures a link, at most once in `SAMPLE_S` however often it is asked to."""
+    """Measures a link, at most once in `SAMPLE_S` however often it is asked to.
 
-    def __init__(self, link: Link, for_s: float, *, is_idle: bool = False) -> None:
-        self.link, self._for_s = link, for_s
+    Args:
+        link: what to measure, and its bound.
+        for_s: how long it must be calm.
+        is_idle: how to begin.
+        where: the jobs are that keep it from being idle.
+    """
+
+    def __init__(
+        self, link: Link, for_s: float, *, is_idle: bool = False, where: str = "here"
+    ) -> None:
+        self.link, self._for_s, self._where = link, for_s, where
         bound = link.below_bits_per_s if link.interfaces else float("inf")
         self._calm = Calm(bound, for_s, is_idle=is_idle)
         self._before: tuple[float, int] | None = None  # monotonic, bytes that are not our own
@@ -99,7 +108,7 @@ class Traffic:
     def words(self) -> str:
         """Say why it is idle, or why not."""
         names, note = "+".join(self.link.interfaces), self.link.note
-        parts = ["jobs run or wait here"] if self._is_working else []
+        parts = [f"jobs run or wait {self._where}"] if self._is_working else []
         if self._fault:
             parts.append(self._fault)
         elif not names:

@@ -54,6 +54,7 @@ class Event(StrEnum):
     LEADER_LOST = "leader_lost"
     RUN_FIRED = "run_fired"
     RUN_SKIPPED = "run_skipped"
+    RUN_MISSED = "run_missed"
     RUN_REFUSED = "run_refused"
     RUN_WAITING = "run_waiting"
     RUN_FAILED = "run_failed"
@@ -66,7 +67,7 @@ _WARNINGS = {
     Event.WORKERS_LOST, Event.REDIS_LOST, Event.REDIS_REFUSED, Event.STORE_LOST, Event.CLAIMS_HELD,
     Event.STREAM_LOST, Event.SPOOL_BROKEN, Event.ROWS_QUARANTINED, Event.MISMATCHED,
     Event.CLOCK_OFF, Event.ERRAND_FAILED, Event.ENDS_UNREADABLE,
-    Event.LEADER_LOST, Event.RUN_REFUSED,
+    Event.LEADER_LOST, Event.RUN_MISSED, Event.RUN_REFUSED,
     Event.RUN_WAITING, Event.RUN_FAILED, Event.ENTRY_INVALID, Event.RUNNING_AS_ROOT,
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ __all__ = [
     "Observation",
     "Progress",
     "Row",
+    "RunRecord",
     "Scan",
 ]
 
@@ -142,3 +143,15 @@ class Row(Struct, frozen=True, kw_only=True):
     last_seen: datetime
     observed_at: datetime
     worker: str
+
+
+class RunRecord(Struct, frozen=True, kw_only=True):
+    """What came of one run of a schedule entry, as `rqscan schedule history` gives it."""
+
+    name: str  # of the entry
+    due_at: datetime
+    fired_at: datetime
+    lateness_s: float
+    outcome: str
+    reason: str = ""
+    scan_id: str | None = None

@@ -44,7 +44,15 @@ COMMANDS = OWN + "commands"
 LEADER = OWN + "leader"
 """The scheduler that leads: its token, kept alive by renewal."""
 SCHEDULE = OWN + "schedule"
-"""Sorted set: schedule entry → its next due time (Unix seconds, UTC), infinite if none comes."""
+"""Sorted set: schedule entry → when to fire it next (Unix seconds, UTC), infinite if never."""
+SCHEDULE_CHANGED = OWN + "schedule:changed"
+"""Channel on which the leader hears that the entries have changed."""
+RUNS = OWN + "runs"
+"""Sorted set: a run that fell due and is not made yet, JSON → Redis time when it was fired."""
+RUNS_BELL = OWN + "bell:runs"
+"""List that rings when a run was put there."""
+SCHEDULERS = OWN + "schedulers"
+"""Hash: scheduler → JSON of what it is and of the entries that it has, and Redis time of that."""
 
 
 def job(job_id: str) -> str:
@@ -132,5 +140,5 @@ def look(store_id: str) -> str:
 
 
 def schedule_entry(name: str) -> str:
-    """Hash of a schedule entry: its state, and of its last run when and what came of it."""
+    """Hash of a schedule entry: its state, when it is due next, and what came of its last run."""
     return f"{OWN}schedule:{name}"

@@ -15,6 +15,7 @@ __all__ = [
     "DISCARD",
     "ENQUEUE",
     "FINISH",
+    "FIRE",
     "FOLLOW_UP",
     "KNOWN",
     "PURGE",
@@ -49,4 +50,5 @@ RESUME = Script("resume")
 REQUEUE = Script("requeue")
 DISCARD = Script("discard")
 FOLLOW_UP = Script("follow_up")
+FIRE = Script("fire")
 SCRIPTS = (ENQUEUE, CLAIM, FINISH, BEAT, SWEEP, FOLLOW_UP)

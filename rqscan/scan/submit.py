@@ -16,10 +16,11 @@ from rqscan.scan.compare import Comparison
 from rqscan.scan.plan import Plan, queue_settings
 from rqscan.settings import Settings
 from rqscan.store.chunks import BATCH, Chunks
+from rqscan.store.database import Database
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
-__all__ = ["Submitted", "submit", "write_plan"]
+__all__ = ["Submitted", "submit", "submit_to", "write_plan"]
 
 
 class Submitted(NamedTuple):
@@ -46,19 +47,26 @@ def submit(plan: Plan, *, settings: Settings, client: redis.Redis) -> Submitted:
         StoreUnavailable: nothing was enqueued.
         RedisUnavailable: the plan is stored; submitting it again goes on.
     """
-    of_jobs = queue_settings(plan.scan, settings)
     with open_current(settings) as database:
-        repository, scan = Repository(database), plan.scan
-        is_new = repository.add_plan(scan, plan.chunk_kinds())
-        with outage():
-            if not is_new:
-                comparison = Comparison(settings, client, database)
-                comparison.look_at(scan.scan_id)
-                return Submitted(is_new, comparison.result.former_store)
-            former = jobs.take_fleet(client, repository.store_id(), by_force=True)
-            jobs.begin(client, scan)
-            queue = ScanQueue(scan.queue, connection=client)
-            put = queue.enqueue_chunks(plan.chunks(), of_jobs)
-            for batch in batches((number for number, _ in put), BATCH):
-                Chunks(database).mark_enqueued(scan.scan_id, batch)
+        return submit_to(database, plan, settings=settings, client=client)
+
+
+def submit_to(
+    database: Database, plan: Plan, *, settings: Settings, client: redis.Redis
+) -> Submitted:
+    """Do the same with a database that is open and up to date."""
+    of_jobs = queue_settings(plan.scan, settings)
+    repository, scan = Repository(database), plan.scan
+    is_new = repository.add_plan(scan, plan.chunk_kinds())
+    with outage():
+        if not is_new:
+            comparison = Comparison(settings, client, database)
+            comparison.look_at(scan.scan_id)
+            return Submitted(is_new, comparison.result.former_store)
+        former = jobs.take_fleet(client, repository.store_id(), by_force=True)
+        jobs.begin(client, scan)
+        queue = ScanQueue(scan.queue, connection=client)
+        put = queue.enqueue_chunks(plan.chunks(), of_jobs)
+        for batch in batches((number for number, _ in put), BATCH):
+            Chunks(database).mark_enqueued(scan.scan_id, batch)
     return Submitted(is_new, former)

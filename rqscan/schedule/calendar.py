@@ -5,15 +5,17 @@ first occurrence. Expressions whose hour starts with ``*`` run in real time inst
 ever sees the clock's face, a time without a zone; it is placed in time here.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import blake2b
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
 from rqscan.schedule.entries import Entry, to_utc
 
-__all__ = ["latest_due", "next_due", "run_id"]
+__all__ = ["fire_at", "latest_due", "newest_due", "next_due", "run_id"]
 
 _RESOLUTION = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def next_due(entry: Entry, after: datetime) -> datetime | None:
     """Give the first due time later than `after`, in UTC; None if none comes."""
-    if entry.invalid or not entry.enabled:
+    if entry.invalid or not entry.enabled or entry.is_paused:
         return None
     if entry.start:
         after = max(after, entry.start - _RESOLUTION)
@@ -48,6 +50,32 @@ def latest_due(entry: Entry, after: datetime, now: datetime) -> datetime | None:
         else:
             bound = middle
     return newest
+
+
+def newest_due(entry: Entry, first: datetime, now: datetime, most: int) -> list[datetime]:
+    """Give the newest due times in [first, now], at most so many, the oldest of them first.
+
+    It looks back ever further, so that it costs as much as it gives and not as long ago as `first`.
+    """
+    back = timedelta(seconds=most)
+    while True:
+        begin = max(first, now - back)
+        found: deque[datetime] = deque(maxlen=most)
+        due = next_due(entry, begin - _RESOLUTION)
+        while due is not None and due <= now:
+            found.append(due)
+            due = next_due(entry, due)
+        if len(found) == most or begin == first:
+            return list(found)
+        back *= 8
+
+
+def fire_at(entry: Entry, due: datetime) -> datetime:
+    """Give when to fire a run: its due time, put off by a part of the jitter drawn by its name."""
+    if not entry.jitter_s:
+        return due
+    drawn = blake2b(run_id(entry.name, due).encode(), digest_size=8).digest()
+    return due + timedelta(seconds=entry.jitter_s * int.from_bytes(drawn) / 2**64)
 
 
 def run_id(name: str, due: datetime) -> str:

@@ -1,12 +1,12 @@
 """Schedule entries: raw tables of ``[[schedule]]`` in, checked entries out, one by one.
 
-A bad table becomes an entry with a reason in `invalid` and harms no other; so does one with a key
-that is not in force yet: nothing that was asked for is ignored.
+A bad table becomes an entry with a reason in `invalid` and harms no other: nothing that was asked
+for is ignored.
 """
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -21,15 +21,16 @@ from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import check_asked
 from rqscan.scan.plugins import plugins
 from rqscan.settings import Settings
+from rqscan.store.journal import KeptEntry
 
-__all__ = ["Entry", "ScanRequest", "read_entries", "to_utc"]
+__all__ = ["NAME", "NAME_RULE", "Entry", "ScanRequest", "read_entries", "read_entry", "to_utc"]
 
 _YEARS = range(1970, 2200)  # whatever is computed from these fits a datetime
 
-NOT_IN_FORCE = frozenset(
-    {"jitter_s", "max_delay_s", "misfire_deadline_s", "misfire_limit", "task", "when"}
-)
-"""Keys that the settings may have one day: said apart from misspelt ones."""
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME_RULE = "1 to 64 letters, digits, _ or -"
+
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class ScanRequest(Struct, frozen=True):
@@ -52,31 +53,52 @@ class Entry(Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     scan: ScanRequest | None = None
     queue: str = "default"
+    jitter_s: Seconds = 0.0  # most that a run is put off, by name and due time
     enabled: bool = True
     start: datetime | None = None  # no run before, and the anchor of `every_s`
     end: datetime | None = None  # no run after
-    misfire: Literal["once"] = "once"
-    overlap: Literal["skip", "run"] = "skip"
+    misfire: Literal["skip", "once", "all"] = "once"
+    misfire_limit: Annotated[int, Meta(ge=1, le=10_000)] = 100  # most runs that `all` makes up for
+    misfire_deadline_s: Seconds | None = None  # a run that is later than that is missed
+    overlap: Literal["skip", "queue", "run", "cancel"] = "skip"
+    when: Literal["idle"] | None = None  # once due it waits for that
+    max_delay_s: Seconds | None = None  # no longer than that; None: spool.max_delay_s
+    is_paused: bool = False  # by an operator
 
 
-def read_entries(settings: Settings) -> list[Entry]:
-    """Check each table of the schedule; one entry a table, in the file's order."""
+def read_entries(
+    settings: Settings, kept: Mapping[str, KeptEntry] | None = None
+) -> dict[str, Entry]:
+    """Check each table of the settings, in the file's order, and what the journal keeps.
+
+    A name that the file has too is the file's.
+    """
     load_kinds(settings.jobs.path, plugins())
     entries: dict[str, Entry] = {}
     for number, table in enumerate(settings.schedule, 1):
         name: Any = table.get("name")
-        is_usable = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+        is_usable = isinstance(name, str) and NAME.fullmatch(name)
         if not is_usable or name in entries:
-            rule = "1 to 64 letters, digits, _ or -, and another than those above"
+            rule = f"{NAME_RULE}, and another than those above"
             reason = f"expected name to be {rule}, got: {name!r}"
             entry = Entry(name=f"#{number}", invalid=reason)
         else:
-            try:
-                entry = _entry(table, settings)
-            except (ValueError, UsageError) as e:
-                entry = Entry(name=name, invalid=str(e))
+            entry = read_entry(table, settings)
         entries[entry.name] = entry
-    return list(entries.values())
+    for name, one in (kept or {}).items():
+        if one.table is not None and name not in entries:
+            entries[name] = read_entry(one.table, settings)
+        if one.is_paused and name in entries:
+            entries[name] = structs.replace(entries[name], is_paused=True)
+    return entries
+
+
+def read_entry(table: dict[str, Any], settings: Settings) -> Entry:
+    """Check one table with a usable name."""
+    try:
+        return _entry(table, settings)
+    except (ValueError, UsageError) as e:
+        return Entry(name=table["name"], invalid=str(e))
 
 
 def to_utc(local: datetime, zone: ZoneInfo) -> datetime:
@@ -94,7 +116,7 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
         ValueError: with a sentence that says what is wrong.
         UsageError: the queue is not declared.
     """
-    _refuse_unknown("", table, set(Entry.__struct_fields__) - {"invalid"})
+    _refuse_unknown("", table, set(Entry.__struct_fields__) - {"invalid", "is_paused"})
     if isinstance(scan := table.get("scan"), dict):
         _refuse_unknown("scan.", scan, ScanRequest.__struct_fields__)
     given = [key for key in ("cron", "every_s", "at") if key in table]
@@ -120,8 +142,6 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
 
 def _refuse_unknown(prefix: str, table: Iterable[str], known: Iterable[str]) -> None:
     for key in table:
-        if key in NOT_IN_FORCE:
-            raise ValueError(f"{prefix}{key} is not in force in this version; leave it out")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {prefix}{near[0]}?" if near else ""

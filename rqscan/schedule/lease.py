@@ -22,11 +22,11 @@ class Lease:
 
     def __init__(self, client: Any, name: str) -> None:
         who = {"name": name, "host": socket.gethostname(), "pid": os.getpid()}
-        self._client, self._claim = client, msgspec.json.encode(who | {"token": uuid4().hex})
+        self._client, self.claim = client, msgspec.json.encode(who | {"token": uuid4().hex})
 
     def take(self) -> bool:
         """Take the lease if nobody has it."""
-        return bool(self._client.set(keys.LEADER, self._claim, nx=True, px=LEASE_MS))
+        return bool(self._client.set(keys.LEADER, self.claim, nx=True, px=LEASE_MS))
 
     def renew(self) -> bool:
         """Prolong the lease; False if it is not ours."""
@@ -40,7 +40,7 @@ class Lease:
         """Run the commands in one transaction; False, and nothing is done, unless we lead."""
 
         def attempt(pipeline: Any) -> bool:
-            is_ours: bool = pipeline.get(keys.LEADER) == self._claim
+            is_ours: bool = pipeline.get(keys.LEADER) == self.claim
             pipeline.multi()
             if is_ours:
                 commands(pipeline)

@@ -1,48 +1,46 @@
-"""ScanScheduler: of any number one leads, and starts each due run once, whoever is killed when.
+"""ScanScheduler: of any number one leads, and fires each due run once, whoever is killed when.
 
-One turn: lead · runs that are due · rq-scheduler's own due jobs · wait. A run's scan id follows
-from entry and due time, and submitting it again changes nothing; its entry moves to the next due
-time only afterwards, in a transaction that holds only while the lease is ours.
+One turn: lead · fire what is due · rq-scheduler's own due jobs · wait. To fire is one script in
+Redis: it puts the runs of an entry on the list of runs, and moves the entry on. A child process
+makes scans of them (`rqscan.schedule.maker`), so that no database and no large plan holds up the
+clock.
 """
 
 import os
-import select
+import selectors
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
-from msgspec.structs import asdict
+from msgspec import json
 from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq_scheduler import Scheduler
 
 from rqscan import clock, config
-from rqscan.broker import keys
+from rqscan.broker import keys, scripts
 from rqscan.broker.connect import impatient, revive
 from rqscan.broker.jobs import ScanJob
+from rqscan.broker.link import Link
 from rqscan.broker.queues import ScanQueue
-from rqscan.errors import (
-    RedisUnavailable,
-    RefusedError,
-    ServiceUnavailable,
-    StoreUnavailable,
-    UsageError,
-)
+from rqscan.errors import RedisUnavailable, StoreUnavailable
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork
 from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
-from rqscan.scan.plan import make_plan
-from rqscan.scan.submit import submit
 from rqscan.schedule import table
-from rqscan.schedule.calendar import latest_due, next_due, run_id
 from rqscan.schedule.entries import Entry, read_entries
 from rqscan.schedule.lease import Lease
+from rqscan.schedule.maker import Maker
+from rqscan.schedule.making import Making
+from rqscan.schedule.misfire import runs_of
 from rqscan.settings import Settings
+from rqscan.store.journal import Journal
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
@@ -52,10 +50,16 @@ FOLLOW_S = 0.5
 """How often one that does not lead looks whether it may."""
 
 LEAD_S = 1.5
-"""Longest pause of the leader: three fit into its lease."""
+"""The leader renews its lease that often, and no pause is longer: three fit into it."""
 
 RETRY_S = 2.0
-"""Longest pause while Redis is away, and the pause of all runs when one has to wait."""
+"""Longest pause while Redis is away."""
+
+READ_S = 30.0
+"""How often the journal is read though nothing was heard of a change."""
+
+PAGE = 100
+"""Entries that are fired in one round trip."""
 
 
 class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
@@ -73,40 +77,81 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         self.name = kwargs.get("name") or f"{socket.gethostname()}.{os.getpid()}"
         self.connection: Any  # redis-py's answers have no one type
         self.settings = settings or config.load()
-        self._entries = {entry.name: entry for entry in read_entries(self.settings)}
+        self._entries = read_entries(self.settings)
+        self._due: dict[str, datetime] = {}  # of the entries, while we lead
         self._handshake = Handshake(self.name, self.settings)
         self._lease = Lease(self.connection, self.name)
         self._clockwork = Clockwork()
         self._outage = Outage(scheduler=self.name)
+        self._selector = selectors.DefaultSelector()
+        self._making = Making(self.settings, self._selector)
+        self._ears = Link(
+            self.connection, self._selector, self._on_up, lambda _: None,
+            name="rqscan", on_push=lambda _, __: self._on_change(),
+        )  # fmt: skip
         self._is_leader = self._is_stopping = False
-        self._retry_at = 0.0  # monotonic: no run is tried again before
-        self._told: set[str] = set()  # entries that wait and jobs that are refused: logged once
+        self._lead_at = self._read_at = 0.0  # monotonic: when to renew, and to read the journal
+        self._told: set[str] = set()  # jobs that are refused: logged once
 
     def run(self, burst: bool = False) -> None:  # noqa: FBT001, FBT002 - as in rq-scheduler
-        """Run until SIGTERM or SIGINT, or with `burst` until what is due was started once."""
+        """Run until SIGTERM or SIGINT, or with `burst` until what is due was made once."""
         with stop_signals(self._on_signal) as woken:
+            self._selector.register(woken, selectors.EVENT_READ, lambda _: None)
             log(Event.SCHEDULER_STARTED, scheduler=self.name, entries=len(self._entries))
             for entry in self._entries.values():
                 if entry.invalid:
                     log(Event.ENTRY_INVALID, entry=entry.name, reason=entry.invalid)
             impatient(self.connection)
             while not self._is_stopping:
-                wait_s = self._turn()
+                wait_s = self._turn(burst=burst)
                 if burst and self._is_leader:
                     break
-                select.select([woken], [], [], max(0.0, wait_s))
+                self._wait(wait_s)
+            self._making.stop()
+            self._ears.close()
             with suppress(redis.RedisError):
                 self._lease.release()
+                self.connection.hdel(keys.SCHEDULERS, self.name)
+            self._selector.unregister(woken)
         log(Event.SCHEDULER_STOPPED, scheduler=self.name)
 
     def _on_signal(self, name: str) -> None:
         self._is_stopping = True
         log(Event.STOP_REQUESTED, scheduler=self.name, signal=name)
 
-    def _turn(self) -> float:
+    def _wait(self, wait_s: float) -> None:
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0 and not self._is_stopping:
+            ears_s = self._ears.deadline - time.monotonic()
+            for key, events in self._selector.select(max(0.0, min(left_s, ears_s))):
+                on_ready: Callable[[int], object] = key.data
+                on_ready(events)
+            self._ears.check()
+            self._ears.flush()
+            if self._is_leader and time.monotonic() >= self._read_at:
+                return
+
+    def _on_up(self) -> None:
+        self._ears.send("SUBSCRIBE", keys.SCHEDULE_CHANGED)
+        self._on_change()
+
+    def _on_change(self) -> None:
+        self._read_at = 0.0
+
+    def _turn(self, *, burst: bool) -> float:
         """Do what is to be done; give the seconds until the next turn."""
         try:
-            wait_s = self._run_due() if self._lead() else FOLLOW_S
+            if not self._lead():
+                self._making.stop()
+                return FOLLOW_S
+            wait_s = self._fire_due()
+            self.enqueue_jobs()
+            if burst:
+                maker = Maker(self.settings, self.connection)
+                maker.round()
+                maker.close()
+            else:
+                self._making.start(self._lease.claim)
         except (redis.RedisError, RedisUnavailable) as e:
             self._is_leader = False  # Redis may come back empty: all is written again
             revive(self.settings)
@@ -124,10 +169,15 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
 
     def _lead(self) -> bool:
         """Keep the lease or take it if it is free; a new leader first brings Redis in line."""
+        at = time.monotonic()
+        if self._is_leader and at < min(self._lead_at, self._read_at):
+            return True
+        self._lead_at = at + LEAD_S
         led, self._is_leader = self._is_leader, False
         if not self._is_of_fleet():
             self._lease.release()
             return False
+        self._present()
         is_ours = self._lease.renew()
         if led and not is_ours:
             log(Event.LEADER_LOST, scheduler=self.name)
@@ -135,8 +185,11 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
             return False
         if not (led and is_ours):
             log(Event.LEADER_TAKEN, scheduler=self.name)
-            known, now = table.read(self.connection), self._now()
-            self._lease.write(lambda p: table.rewrite(p, self._entries, known, now))
+            self._read_at = 0.0
+            self.connection.script_load(scripts.FIRE.text)
+        if time.monotonic() >= self._read_at and not self._read(must=not (led and is_ours)):
+            self._lease.release()
+            return False
         self._is_leader = True
         return True
 
@@ -150,80 +203,59 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         self._handshake.judge(*((value or b"").decode() for value in found))
         return self._handshake.is_ours
 
-    def _run_due(self) -> float:
-        """Start what is due; give the seconds until more may be."""
-        now = self._now()
-        is_waiting = time.monotonic() < self._retry_at
-        wait_s = LEAD_S
-        for name, at in table.read(self.connection).items():
-            if at > now.timestamp():
-                wait_s = min(wait_s, at - self._now().timestamp())
-                break
-            if is_waiting or name not in self._entries:
-                continue
-            if self._is_stopping or not self._lead():
-                return FOLLOW_S
-            self._run(self._entries[name], datetime.fromtimestamp(at, UTC))
-            wait_s = 0.0  # its next due time may be near
-        self.enqueue_jobs()
-        return wait_s
+    def _present(self) -> None:
+        """Let others see that we are here, and which entries of the settings we have."""
+        of_file = table.digest(read for read in self._entries.values())
+        said = {"host": socket.gethostname(), "pid": os.getpid(), "entries": of_file}
+        said |= {"at": self._now().timestamp()}
+        self.connection.hset(keys.SCHEDULERS, self.name, json.encode(said))
 
-    def _run(self, entry: Entry, due: datetime) -> None:
-        """Start an entry's run; after an outage one for the latest due time stands for all."""
-        now = self._now()
-        due = latest_due(entry, due, now) or due
-        scan_id = run_id(entry.name, due)
-        outcome, reason = self._start(entry, due, scan_id)
-        fields = {
-            "outcome": outcome,
-            "reason": reason,
-            "last_at": clock.iso(due),
-            "fired_at": clock.iso(now),
-            "lateness_s": f"{(now - due).total_seconds():.6f}",
-        }
-        if outcome == "fired":
-            fields["scan_id"] = scan_id
-        following = due if outcome == "waiting" else next_due(entry, due)
-        # If the lease went meanwhile, who leads now will find this run submitted.
-        self._lease.write(lambda p: table.move(p, entry, following, fields))
-        if outcome != "waiting" or entry.name not in self._told:
-            log(Event(f"run_{outcome}"), entry=entry.name, scan=scan_id, reason=reason)
-        if outcome == "waiting":
-            self._told.add(entry.name)
-        else:
-            self._told.discard(entry.name)
-
-    def _start(self, entry: Entry, due: datetime, scan_id: str) -> tuple[str, str]:
-        """Start one run; give the outcome and its reason."""
+    def _read(self, *, must: bool) -> bool:
+        """Read the journal and bring Redis in line; False if it is away and we `must` know it."""
+        self._read_at = time.monotonic() + READ_S
         try:
-            other = table.unended(self.connection, entry) if entry.overlap == "skip" else None
-            if other and other != scan_id:
-                return "skipped", f"the run before, scan {other}, has not ended"
-            self.fire(entry, due, scan_id)
-        except (redis.RedisError, RedisUnavailable):
-            raise
-        except ServiceUnavailable as e:
-            self._retry_at = time.monotonic() + RETRY_S
-            return "waiting", str(e)
-        except (UsageError, RefusedError) as e:
-            return "refused", str(e)
-        except Exception as e:  # noqa: BLE001 - one entry's fault must not stop the others
-            return "failed", f"{type(e).__name__}: {e}"
-        return "fired", ""
+            with open_current(self.settings) as database:
+                journal = Journal(database)
+                entries = read_entries(self.settings, journal.entries())
+                known = table.read(self.connection)
+                last_due = journal.last_due() if known is None else {}
+        except StoreUnavailable:
+            return not must
+        if must or entries != self._entries:
+            now, due = self._now(), {}
+            is_ours = self._lease.write(
+                lambda p: due.update(table.move_all(p, entries, known, last_due=last_due, now=now))
+            )
+            if not is_ours:
+                return False
+            self._entries, self._due = entries, due
+        return True
 
-    def fire(self, entry: Entry, due: datetime, scan_id: str) -> None:
-        """Plan and submit the entry's scan; a second call for the same id changes nothing."""
-        assert entry.scan
-        plan = make_plan(
-            settings=self.settings,
-            queue=entry.queue,
-            name=entry.name,
-            scan_id=scan_id,
-            schedule=entry.name,
-            due_at=due,
-            **asdict(entry.scan),
-        )
-        submit(plan, settings=self.settings, client=self.connection)
+    def _fire_due(self) -> float:
+        """Fire what is due; give the seconds until more may be."""
+        found: list[tuple[bytes, float]] = []
+        while self._lead():
+            now = self._now()
+            found = self.connection.zrange(keys.SCHEDULE, 0, PAGE, withscores=True)
+            due = [name.decode() for name, at_s in found if at_s <= now.timestamp()]
+            fired = [self._runs(self._entries[n], now) for n in due if n in self._due]
+            if None in table.fire(self.connection, self._lease.claim, fired):
+                self._is_leader = False  # another leads, or has changed an entry
+                return 0.0
+            for entry, _, _, following in fired:
+                if following:
+                    self._due[entry.name] = following
+                else:
+                    del self._due[entry.name]
+            if not due:
+                break
+        left_s: float = min([at_s - clock.now().timestamp() for _, at_s in found], default=LEAD_S)
+        return min(LEAD_S, left_s)
+
+    def _runs(self, entry: Entry, now: datetime) -> tuple[Entry, datetime, list[Any], Any]:
+        due = self._due[entry.name]
+        runs, following = runs_of(entry, due, now)
+        return entry, due, runs, following
 
     def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Enqueue a job after a time span, counted by Redis' clock."""

@@ -1,49 +1,156 @@
-"""Schedule entries in Redis: next due times in a sorted set, state and last run in a hash each.
+"""Schedule entries in Redis: when to fire each in a sorted set, state and last run in a hash each.
 
-Only the leader writes here; the monitor reads.
+Only the leader moves entries; who makes runs notes what came of them; the monitor reads.
 """
 
 import math
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 
+from msgspec import Struct, json
 from redis.client import Pipeline
 
-from rqscan.broker import keys
-from rqscan.schedule.calendar import next_due
+from rqscan.broker import keys, scripts
+from rqscan.clock import from_iso, iso
+from rqscan.schedule.calendar import fire_at, next_due
 from rqscan.schedule.entries import Entry
+from rqscan.schedule.misfire import Run
 
-__all__ = ["move", "read", "rewrite", "unended"]
+__all__ = ["Known", "digest", "fire", "move_all", "read"]
 
-
-def read(client: Any) -> dict[str, float]:
-    """Give each entry's next due time (Unix seconds; infinite if none comes), earliest first."""
-    found = client.zrange(keys.SCHEDULE, 0, -1, withscores=True)
-    return {name.decode(): due for name, due in found}
+RESOLUTION = timedelta(microseconds=1)
+STANDS_STILL = {"paused", "disabled", "invalid", "ended"}
 
 
-def rewrite(
-    pipeline: Pipeline, entries: dict[str, Entry], known: dict[str, float], now: datetime
-) -> None:
-    """Bring Redis in line with the settings; a run that is overdue as `known` stays due."""
-    gone = [keys.schedule_entry(name) for name in known.keys() - entries.keys()]
-    pipeline.delete(keys.SCHEDULE, *gone)
+class Known(Struct, frozen=True):
+    """What Redis knows of an entry."""
+
+    due: datetime | None
+    digest: str
+    state: str
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """Give what tells entries from others: 16 hexadecimal digits."""
+    return blake2b(json.encode(list(entries)), digest_size=8).hexdigest()
+
+
+def read(client: Any) -> dict[str, Known] | None:
+    """Give what Redis knows of each entry; None if it knows nothing of any schedule."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.zrange(keys.SCHEDULE, 0, -1)
+        pipe.exists(keys.SCHEDULERS)
+        names, is_known = pipe.execute()
+        for name in names:
+            pipe.hmget(keys.schedule_entry(name.decode()), "due", "digest", "state")
+        found = pipe.execute()
+    texts = ([(value or b"").decode() for value in values] for values in found)
+    known = {
+        name.decode(): Known(_time(due), its_digest, state)
+        for name, (due, its_digest, state) in zip(names, texts, strict=True)
+    }
+    return known if known or is_known else None
+
+
+def move_all(
+    pipeline: Pipeline,
+    entries: Mapping[str, Entry],
+    known: Mapping[str, Known] | None,
+    *,
+    last_due: Mapping[str, datetime],
+    now: datetime,
+) -> dict[str, datetime]:
+    """Bring Redis in line with the entries; a run that is overdue stays due.
+
+    Args:
+        pipeline: of a transaction that holds while we lead.
+        entries: by name.
+        known: what `read` gave.
+        last_due: of runs that something is known to have come of: from these on, where Redis has
+            forgotten the schedule.
+        now: by Redis' clock.
+
+    Returns:
+        When each entry is due next, if ever.
+    """
+    if gone := set(known or ()) - entries.keys():
+        pipeline.zrem(keys.SCHEDULE, *gone)
+        pipeline.delete(*map(keys.schedule_entry, gone))
+    dues = {}
     for name, entry in entries.items():
-        at = min(known.get(name, math.inf), now.timestamp())
-        due = next_due(entry, datetime.fromtimestamp(at, UTC) - timedelta(microseconds=1))
-        move(pipeline, entry, due, {"invalid": entry.invalid or ""})
+        before = (known or {}).get(name)
+        its_digest = digest([entry])
+        if before and before.digest == its_digest:
+            due = before.due
+        elif before and before.due and before.state not in STANDS_STILL:
+            due = next_due(entry, min(before.due, now) - RESOLUTION)
+        elif known is None and name in last_due:
+            due = next_due(entry, last_due[name])
+        else:
+            due = next_due(entry, now - RESOLUTION)
+        if due:
+            dues[name] = due
+        if not before or before.digest != its_digest:
+            fields = {"digest": its_digest, "reason": entry.invalid or ""}
+            _move(pipeline, entry, due, fields | {"paused": str(int(entry.is_paused))})
+    return dues
 
 
-def move(pipeline: Pipeline, entry: Entry, due: datetime | None, fields: dict[str, str]) -> None:
-    """Set an entry's fields, state and next due time."""
-    idle = "invalid" if entry.invalid else "ended" if entry.enabled else "disabled"
-    mapping: dict[Any, Any] = fields | {"state": "scheduled" if due else idle}
-    pipeline.zadd(keys.SCHEDULE, {entry.name: due.timestamp() if due else math.inf})
+def fire(
+    client: Any, claim: bytes, fired: Iterable[tuple[Entry, datetime, list[Run], datetime | None]]
+) -> list[datetime | None]:
+    """Put runs on the list of runs and move their entries on, each entry in one atomic step.
+
+    Args:
+        client: of Redis.
+        claim: that we lead.
+        fired: entry, the due time that it stands at, its runs, and its next due time.
+
+    Returns:
+        Redis' time when each was fired; None where the lease is not ours or another has moved it.
+
+    Raises:
+        redis.exceptions.NoScriptError: the script is to be loaded.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        for entry, due, runs, following in fired:
+            key = keys.schedule_entry(entry.name)
+            asked = [keys.LEADER, keys.SCHEDULE, key, keys.RUNS, keys.RUNS_BELL, claim, entry.name]
+            asked += [iso(due), iso(following) if following else "", _score(entry, following)]
+            asked += [_state(entry, following), *(json.encode(run) for run in runs)]
+            pipe.evalsha(scripts.FIRE.sha, 5, *asked)
+        answers = pipe.execute()
+    return [
+        from_iso("1970-01-01") + timedelta(seconds=answer[0], microseconds=answer[1])
+        if answer
+        else None
+        for answer in answers
+    ]
+
+
+def _move(pipeline: Pipeline, entry: Entry, due: datetime | None, fields: dict[str, str]) -> None:
+    mapping: dict[Any, Any] = fields | {
+        "state": _state(entry, due), "due": iso(due) if due else ""
+    }  # fmt: skip
+    pipeline.zadd(keys.SCHEDULE, {entry.name: float(_score(entry, due))})
     pipeline.hset(keys.schedule_entry(entry.name), mapping=mapping)
 
 
-def unended(client: Any, entry: Entry) -> str | None:
-    """Give the id of the scan that the entry started last, unless it has ended."""
-    last = (client.hget(keys.schedule_entry(entry.name), "scan_id") or b"").decode()
-    total, end = client.hmget(keys.progress(last), "total", "finished_at")
-    return last if total and not end else None
+def _score(entry: Entry, due: datetime | None) -> str:
+    return f"{fire_at(entry, due).timestamp():.6f}" if due else str(math.inf)
+
+
+def _state(entry: Entry, due: datetime | None) -> str:
+    if entry.invalid:
+        return "invalid"
+    if not entry.enabled:
+        return "disabled"
+    if entry.is_paused:
+        return "paused"
+    return "scheduled" if due else "ended"
+
+
+def _time(text: str) -> datetime | None:
+    return from_iso(text) if text else None

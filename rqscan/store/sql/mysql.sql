@@ -79,3 +79,9 @@ SELECT chunk FROM chunks WHERE scan_id = :scan_id ORDER BY chunk LIMIT :page FOR
 -- name: delete_some_rows(scan_id, last, page)!
 -- Delete some of the rows of a scan's first chunks.
 DELETE FROM observations WHERE scan_id = :scan_id AND chunk <= :last LIMIT :page;
+
+-- name: add_run(name, due_at, fired_at, lateness_s, outcome, reason, scan_id)!
+-- Note what came of a run; what was noted first stands.
+INSERT INTO runs (name, due_at, fired_at, lateness_s, outcome, reason, scan_id)
+VALUES (:name, :due_at, :fired_at, :lateness_s, :outcome, :reason, :scan_id)
+ON DUPLICATE KEY UPDATE outcome = outcome;

@@ -194,3 +194,41 @@ SELECT (SELECT COUNT(*) FROM chunks WHERE scan_id = :scan_id),
 -- name: delete_chunks(scan_id, last)!
 -- Delete a scan's first chunks.
 DELETE FROM chunks WHERE scan_id = :scan_id AND chunk <= :last;
+
+-- name: entries()
+-- The entries of the command line, and who is paused.
+SELECT name, entry, is_paused FROM schedule_entries ORDER BY name;
+
+-- name: add_entry(name, entry, changed_at)!
+-- Keep an entry; fails where the name is taken.
+INSERT INTO schedule_entries (name, entry, changed_at) VALUES (:name, :entry, :changed_at);
+
+-- name: set_entry(name, entry)!
+-- Give an entry to a name that is known.
+UPDATE schedule_entries SET entry = :entry WHERE name = :name AND entry IS NULL;
+
+-- name: remove_entry(name)!
+-- Forget an entry of the command line.
+DELETE FROM schedule_entries WHERE name = :name AND entry IS NOT NULL;
+
+-- name: pause_entry(name, is_paused, changed_at)!
+-- Pause or resume an entry that is known here.
+UPDATE schedule_entries SET is_paused = :is_paused, changed_at = :changed_at WHERE name = :name;
+
+-- name: last_runs()
+-- When each entry was due last, of what is known to have come of it.
+SELECT name, MAX(due_at) FROM runs GROUP BY name;
+
+-- name: last_scan(name)$
+-- The scan that an entry started last.
+SELECT scan_id FROM runs WHERE name = :name AND outcome = 'fired' ORDER BY due_at DESC LIMIT 1;
+
+-- name: runs(count)
+-- The newest runs of all entries, the newest first.
+SELECT name, due_at, fired_at, lateness_s, outcome, reason, scan_id FROM runs
+ORDER BY due_at DESC, name DESC LIMIT :count;
+
+-- name: runs_of(name, count)
+-- The newest runs of one entry, the newest first.
+SELECT name, due_at, fired_at, lateness_s, outcome, reason, scan_id FROM runs
+WHERE name = :name ORDER BY due_at DESC LIMIT :count;

@@ -79,3 +79,9 @@ SELECT chunk FROM chunks WHERE scan_id = :scan_id ORDER BY chunk LIMIT :page;
 -- Delete some of the rows of a scan's first chunks.
 DELETE FROM observations WHERE row_key IN
     (SELECT row_key FROM observations WHERE scan_id = :scan_id AND chunk <= :last LIMIT :page);
+
+-- name: add_run(name, due_at, fired_at, lateness_s, outcome, reason, scan_id)!
+-- Note what came of a run; what was noted first stands.
+INSERT INTO runs (name, due_at, fired_at, lateness_s, outcome, reason, scan_id)
+VALUES (:name, :due_at, :fired_at, :lateness_s, :outcome, :reason, :scan_id)
+ON CONFLICT (name, due_at) DO NOTHING;
