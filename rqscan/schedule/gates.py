@@ -35,7 +35,8 @@ class Gates:
 
     def __init__(self, settings: Settings, client: Any) -> None:
         self._settings, self._client = settings, client
-        self._waiting: set[str] = set()  # entries of which a run waits, in this round
+        self.waiting: set[str] = set()
+        """Entries of which a run waits, in this round."""
         self._traffic: Traffic | None = None
         self._measures = False  # something waits for idleness in this round
 
@@ -43,7 +44,7 @@ class Gates:
         """Begin a round."""
         if not self._measures:
             self._traffic = None
-        self._waiting.clear()
+        self.waiting.clear()
         self._measures = False
 
     def look(self, run: Run, scan_id: str, database: Database) -> Waits | Skips | None:
@@ -53,11 +54,11 @@ class Gates:
             redis.RedisError, ServiceUnavailable: a server is away.
         """
         entry = run.entry
-        if entry.name in self._waiting and entry.overlap != "run":
+        if entry.name in self.waiting and entry.overlap != "run":
             return Skips("a run before it still waits")
         shut = self._idleness(run) or self._overlap(run, scan_id, database)
         if isinstance(shut, Waits):
-            self._waiting.add(entry.name)
+            self.waiting.add(entry.name)
         return shut
 
     def _overlap(self, run: Run, scan_id: str, database: Database) -> Waits | Skips | None:

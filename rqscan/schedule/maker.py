@@ -158,8 +158,12 @@ class Maker:
         }
         if made.scan_id:
             fields["scan_id"] = made.scan_id
+        # Of an entry with a run that waits that is to be seen, not a run that came after.
+        is_news = run.entry.name not in self._gates.waiting
+        if made.outcome == "waiting":
+            is_news = self._waits.get(raw) != made.reason
         with self._client.pipeline() as pipe:
-            if made.outcome != "waiting" or self._waits.get(raw) != made.reason:
+            if is_news:
                 pipe.hset(keys.schedule_entry(run.entry.name), mapping=fields)
             if made.outcome != "waiting":
                 pipe.zrem(keys.RUNS, raw)

@@ -78,6 +78,7 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         self.connection: Any  # redis-py's answers have no one type
         self.settings = settings or config.load()
         self._entries = read_entries(self.settings)
+        self._of_file = table.digest(self._entries.values())
         self._due: dict[str, datetime] = {}  # of the entries, while we lead
         self._handshake = Handshake(self.name, self.settings)
         self._lease = Lease(self.connection, self.name)
@@ -205,8 +206,7 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
 
     def _present(self) -> None:
         """Let others see that we are here, and which entries of the settings we have."""
-        of_file = table.digest(read for read in self._entries.values())
-        said = {"host": socket.gethostname(), "pid": os.getpid(), "entries": of_file}
+        said = {"host": socket.gethostname(), "pid": os.getpid(), "entries": self._of_file}
         said |= {"at": self._now().timestamp()}
         self.connection.hset(keys.SCHEDULERS, self.name, json.encode(said))
 

@@ -41,7 +41,7 @@ def read(client: Any) -> dict[str, Known] | None:
     """Give what Redis knows of each entry; None if it knows nothing of any schedule."""
     with client.pipeline(transaction=False) as pipe:
         pipe.zrange(keys.SCHEDULE, 0, -1)
-        pipe.exists(keys.SCHEDULERS)
+        pipe.exists(keys.SCHEDULE_KNOWN)
         names, is_known = pipe.execute()
         for name in names:
             pipe.hmget(keys.schedule_entry(name.decode()), "due", "digest", "state")
@@ -51,7 +51,7 @@ def read(client: Any) -> dict[str, Known] | None:
         name.decode(): Known(_time(due), its_digest, state)
         for name, (due, its_digest, state) in zip(names, texts, strict=True)
     }
-    return known if known or is_known else None
+    return known if is_known else None
 
 
 def move_all(
@@ -75,6 +75,7 @@ def move_all(
     Returns:
         When each entry is due next, if ever.
     """
+    pipeline.set(keys.SCHEDULE_KNOWN, 1)
     if gone := set(known or ()) - entries.keys():
         pipeline.zrem(keys.SCHEDULE, *gone)
         pipeline.delete(*map(keys.schedule_entry, gone))
