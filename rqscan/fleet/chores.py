@@ -8,6 +8,7 @@ prints one JSON line; a failure is one line of text and an exit code: the chore 
   the fleet's by now, that is a failure
 - look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
   enqueued, and of those that have ended in the store or in Redis only
+- prune: delete the scans that ended longer ago than the argument (s)
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
   chunk, generation, attempt, worker, error, seconds worked and time of the end of each
 """
@@ -20,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from rqscan.broker.connect import connect
 from rqscan.errors import RqscanError
@@ -30,7 +32,9 @@ from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
+from rqscan.store.prune import Pruner
 from rqscan.store.repository import Repository
+from rqscan.store.spool import Spool
 
 __all__ = ["main"]
 
@@ -61,6 +65,13 @@ def _compare(settings: Settings, asked_s: Any = None) -> dict[str, Any]:
     return {"scans": done.scans, "enqueued": done.enqueued}
 
 
+def _prune(settings: Settings, age_s: Any) -> dict[str, Any]:
+    with open_current(settings) as database:
+        pruner = Pruner(database, timedelta(seconds=age_s), Spool(settings).scans())
+        pruner.prune()
+    return structs.asdict(pruner.pruned)
+
+
 def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
     outbox, recorded = Outbox(settings), 0
     for ended in msgspec.convert(argument, list[Ended]):
@@ -80,6 +91,7 @@ VERBS: dict[str, Callable[[Settings, Any], dict[str, Any]]] = {
     "compare": _compare,
     "look": _compare,
     "ended": _ended,
+    "prune": _prune,
 }
 
 if __name__ == "__main__":

@@ -20,8 +20,10 @@ from rqscan.broker.link import LOST, Link
 from rqscan.errors import UsageError
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.claims import Claims
+from rqscan.fleet.errands import Errands
 from rqscan.fleet.presence import Presence
 from rqscan.fleet.registration import Registration
+from rqscan.fleet.spooling import Spooling
 from rqscan.logs import Event, log, set_level
 
 __all__ = ["Commands"]
@@ -58,6 +60,8 @@ class Commands:
         claims: what is taken.
         registration: what is published of the worker.
         stop: asks the worker to stop, with what told it to: a warm stop, a cold one at the second.
+        spooling: drains the home's spool.
+        errands: has the rest of a schedule's tasks done.
     """
 
     def __init__(
@@ -71,9 +75,12 @@ class Commands:
         claims: Claims,
         registration: Registration,
         stop: Callable[[str], None],
+        spooling: Spooling,
+        errands: Errands,
     ) -> None:
         self._name, self._answers, self._stop = name, answers, stop
         self._attempts, self._claims, self._registration = attempts, claims, registration
+        self._spooling, self._errands = spooling, errands
         self._own = keys.commands_of(name).encode()
         self._link = Link(
             client, selector, self._on_up, lambda _: None, name="rqscan", on_push=self._on_push
@@ -87,6 +94,8 @@ class Commands:
             "stop": self._on_stop,
             "stop-job": self._on_stop_job,
             "log-level": self._on_log_level,
+            "drain-spool": self._on_drain_spool,
+            "prune": self._on_prune,
             "stacks": lambda _, say: self._attempts.dump_stacks(lambda jobs: say({"jobs": jobs})),
         }
 
@@ -178,6 +187,14 @@ class Commands:
         job_id = str(args.get("job_id"))
         say({"job_id": job_id, "stopped": self._attempts.stop_job(job_id)})
 
+    def _on_drain_spool(self, args: Data, say: Say) -> None:
+        self._spooling.drain_within(_seconds(args, "within_s"))
+        say({})
+
+    def _on_prune(self, args: Data, say: Say) -> None:
+        self._errands.run("prune", _seconds(args, "older_than_s"))
+        say({})
+
     def _on_log_level(self, args: Data, say: Say) -> None:
         level = str(args.get("level")).upper()
         try:
@@ -185,6 +202,13 @@ class Commands:
         except ValueError:
             raise UsageError(f"there is no log level {level!r}") from None
         say({"level": level})
+
+
+def _seconds(args: Data, name: str) -> float:
+    value = args.get(name)
+    if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise UsageError(f"expected {name} to be a number of seconds, got: {value!r}")
+    return value
 
 
 def _part(presence: Presence, names: tuple[str, ...]) -> Data:

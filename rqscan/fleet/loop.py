@@ -122,6 +122,7 @@ class Loop:
         self._commands = Commands(
             name, client, self._selector, self._command, attempts=self._attempts,
             claims=self._claims, registration=self._registration, stop=self._on_signal,
+            spooling=self._spooling, errands=self._errands,
         )  # fmt: skip
 
     def run(self, *, burst: bool) -> bool:

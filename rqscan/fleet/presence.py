@@ -54,6 +54,7 @@ class JobReport(Struct, frozen=True, kw_only=True):
 class SpoolReport(Struct, frozen=True, kw_only=True):
     """The spool of a worker's home, as of the beat."""
 
+    home: str = ""  # the same for all workers of a host that share it
     rows: int = 0
     bytes: int = 0  # on the disk
     oldest_s: float | None = None  # since its oldest record came

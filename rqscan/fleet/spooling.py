@@ -67,6 +67,7 @@ class Spooling:
         self._child: Go | None = None  # what the child that runs was told
         self._traffic: Traffic | None = None  # that rows wait for
         self._last: Drainage | None = None
+        self._forced_at = float("inf")  # monotonic: from then on rows go whatever the traffic is
         self._lost_at: float | None = None  # monotonic: since when the store is away
         self._is_stream_lost = False
         self._kept = 0  # most rows that were seen meanwhile
@@ -96,16 +97,23 @@ class Spooling:
             self._errands.run("drain", self._child, then=self._on_answer)
         return self.holds != before
 
+    def drain_within(self, delay_s: float) -> None:
+        """Have all go to the store that is kept by then, at the latest so many seconds from now."""
+        self._forced_at = min(self._forced_at, time.monotonic() + delay_s)
+        self._drain_at = min(self._drain_at, self._forced_at)
+
     def report(self) -> SpoolReport:
         """Give the figures for all to see."""
+        home = self._settings.home
         if self._last is None:
-            return SpoolReport(bytes=spool_stamp(self._settings.home)[0])
+            return SpoolReport(home=home, bytes=spool_stamp(home)[0])
         backlog, moved = self._last.backlog, self._last.moved
-        most_s = self._settings.spool.max_delay_s
+        most_s = self._oldest_s() + self._left_s
         rate = moved.rows / self._last.worked_s if moved.rows else None
         return SpoolReport(
+            home=home,
             rows=backlog.rows,
-            bytes=spool_stamp(self._settings.home)[0],
+            bytes=spool_stamp(home)[0],
             oldest_s=self._oldest_s() if backlog.oldest_at else None,
             quarantined=backlog.quarantined,
             drain_rows_per_s=rate and round(rate, 1),
@@ -120,7 +128,7 @@ class Spooling:
         enough, or the spool is nearly full; else they go as soon as the store takes them.
         """
         spool = self._settings.spool
-        if spool.mode != "spool_first" or self.holds or self._oldest_s() >= spool.max_delay_s:
+        if spool.mode != "spool_first" or self.holds or self._left_s <= 0:
             return Go.NOW
         return Go.WHILE_IDLE if self._traffic and self._traffic.is_idle else Go.WAIT
 
@@ -144,6 +152,12 @@ class Spooling:
             for_s = self._settings.idle.for_s
             self._traffic = Traffic(last.link, for_s, is_idle=last.is_idle)
 
+    @property
+    def _left_s(self) -> float:
+        """How long rows may still wait for an idle network."""
+        left_s = self._settings.spool.max_delay_s - self._oldest_s()
+        return min(left_s, self._forced_at - time.monotonic())
+
     def _oldest_s(self) -> float:
         """Tell how long the oldest record waits; 0 if there is none."""
         oldest_at = self._last.backlog.oldest_at if self._last else None
@@ -160,13 +174,15 @@ class Spooling:
         self._tell(last)
         self._at = now  # there may be room again
         self._wait_for(last, told)
-        if not last.backlog.records and last.away is None and not self._has_stream:
-            return
+        if not last.backlog.records and last.away is None:
+            self._forced_at = float("inf")
+            if not self._has_stream:
+                return
         pause_s = AGAIN_S
         if last.away is not None:
             pause_s = last.again_in_s or AGAIN_S
         elif self._go() is Go.WAIT:
-            pause_s = self._settings.spool.max_delay_s - self._oldest_s()
+            pause_s = self._left_s
         elif told is Go.WAIT:
             pause_s = START_S * chance()
         elif last.moved.rows or (

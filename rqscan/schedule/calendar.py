@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from rqscan.schedule.entries import Entry, to_utc
+from rqscan.schedule.entries import NICKNAMES, Entry, to_utc
 
 __all__ = ["fire_at", "latest_due", "newest_due", "next_due", "run_id"]
 
@@ -27,13 +27,17 @@ def next_due(entry: Entry, after: datetime) -> datetime | None:
         return None
     if entry.start:
         after = max(after, entry.start - _RESOLUTION)
-    if entry.at:
+    if not (entry.at or entry.every_s or entry.cron):  # a drain that is not asked for at a time
+        due = None
+    elif entry.at:
         due = entry.at if entry.at > after else None
     elif entry.every_s:
         anchor, step = entry.start or _EPOCH, timedelta(seconds=entry.every_s)
         due = anchor + ((after - anchor) // step + 1) * step
     else:
-        due = _next_cron(entry.cron or "", ZoneInfo(entry.zone), after)
+        due = _next_cron(
+            NICKNAMES.get(entry.cron or "", entry.cron or ""), ZoneInfo(entry.zone), after
+        )
     return None if due is None or (entry.end and due > entry.end) else due
 
 

@@ -23,9 +23,24 @@ from rqscan.scan.plugins import plugins
 from rqscan.settings import Settings
 from rqscan.store.journal import KeptEntry
 
-__all__ = ["NAME", "NAME_RULE", "Entry", "ScanRequest", "read_entries", "read_entry", "to_utc"]
+__all__ = [
+    "NAME",
+    "NAME_RULE",
+    "NICKNAMES",
+    "Entry",
+    "ScanRequest",
+    "read_entries",
+    "read_entry",
+    "to_utc",
+]
 
 _YEARS = range(1970, 2200)  # whatever is computed from these fits a datetime
+
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
+}  # fmt: skip
+"""As crontab(5) has them."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_RULE = "1 to 64 letters, digits, _ or -"
@@ -43,15 +58,20 @@ class ScanRequest(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One schedule entry; exactly one of `cron`, `every_s` and `at` is set, or it is `invalid`."""
+    """One schedule entry; exactly one of `cron`, `every_s` and `at` is set, or it is `invalid`.
+
+    A task `drain` may have none: what is spooled is drained anyway.
+    """
 
     name: str  # unique; "#3" for the third table if that has no usable name
     invalid: str | None = None  # why it never runs
-    cron: str | None = None  # five fields, or six with the seconds first
+    cron: str | None = None  # five fields, six with the seconds first, or one of `NICKNAMES`
     every_s: Annotated[float, Meta(ge=1, le=1e9)] | None = None
     at: datetime | None = None
     zone: str = "UTC"
     scan: ScanRequest | None = None
+    task: Literal["drain", "prune"] | None = None  # in place of a scan
+    older_than_s: Annotated[float, Meta(ge=60, le=3e9)] | None = None  # what `prune` deletes
     queue: str = "default"
     jitter_s: Seconds = 0.0  # most that a run is put off, by name and due time
     enabled: bool = True
@@ -120,10 +140,15 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
     if isinstance(scan := table.get("scan"), dict):
         _refuse_unknown("scan.", scan, ScanRequest.__struct_fields__)
     given = [key for key in ("cron", "every_s", "at") if key in table]
-    if len(given) != 1:
+    if len(given) != 1 and (given or table.get("task") != "drain"):
         raise ValueError(f"expected one of cron, every_s and at, got: {given or 'none'}")
-    if "scan" not in table:
-        raise ValueError("expected scan, such as { targets = ['10.0.0.0/24'] }, got none")
+    if ("scan" in table) == ("task" in table):
+        got = "both" if "task" in table else "none"
+        raise ValueError(
+            f"expected scan, such as {{ targets = ['10.0.0.0/24'] }}, or task, got {got}"
+        )
+    if ("older_than_s" in table) != (table.get("task") == "prune"):
+        raise ValueError("expected older_than_s with task = 'prune', and with no other")
     try:
         entry = msgspec.convert(table, Entry)
     except msgspec.ValidationError as e:
@@ -133,8 +158,8 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
     if entry.cron is not None:
         _check_cron(entry.cron)
     declared(settings, entry.queue)
-    assert entry.scan  # or it would have been refused above
-    check_asked(entry.scan.kinds, entry.scan.ports)
+    if entry.scan:
+        check_asked(entry.scan.kinds, entry.scan.ports)
     zone = _zone(entry.zone)
     times = {key: getattr(entry, key) for key in ("at", "start", "end")}
     return structs.replace(entry, **{k: _place(k, at, zone) for k, at in times.items() if at})
@@ -166,7 +191,7 @@ def _place(key: str, at: datetime, zone: ZoneInfo) -> datetime:
 def _check_cron(text: str) -> None:
     reason = "it is never due"
     try:
-        if next(CronSim(text, datetime(2026, 1, 1)), None):  # noqa: DTZ001 - any time will do
+        if next(CronSim(NICKNAMES.get(text, text), datetime(2026, 1, 1)), None):  # noqa: DTZ001 - any time will do
             return
     except (CronSimError, ValueError) as e:
         reason = str(e)

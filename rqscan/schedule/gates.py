@@ -62,7 +62,7 @@ class Gates:
         return shut
 
     def _overlap(self, run: Run, scan_id: str, database: Database) -> Waits | Skips | None:
-        if run.entry.overlap == "run":
+        if run.entry.overlap == "run" or run.entry.task:
             return None
         other = self._unended(run.entry.name, database)
         if other is None or other == scan_id:
@@ -83,7 +83,7 @@ class Gates:
         return None if progress.is_ended or not progress.chunks.total else last
 
     def _idleness(self, run: Run) -> Waits | None:
-        if run.entry.when != "idle" or run.is_asked:
+        if run.entry.when != "idle" or run.is_asked or run.entry.task == "drain":
             return None
         self._measures = True
         if self._traffic is None:

@@ -20,7 +20,7 @@ from msgspec.structs import asdict
 from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect
-from rqscan.errors import RefusedError, RqscanError, ServiceUnavailable, UsageError
+from rqscan.errors import FailedError, RefusedError, RqscanError, ServiceUnavailable, UsageError
 from rqscan.model import RunRecord
 from rqscan.process import die_with
 from rqscan.scan.kinds import load_kinds
@@ -30,6 +30,7 @@ from rqscan.scan.submit import submit_to
 from rqscan.schedule.calendar import run_id
 from rqscan.schedule.gates import Gates, Waits
 from rqscan.schedule.misfire import Run
+from rqscan.schedule.tasks import send
 from rqscan.settings import Settings
 from rqscan.store.database import Database
 from rqscan.store.journal import Journal
@@ -124,27 +125,29 @@ class Maker:
     def _outcome(self, run: Run, database: Database) -> Made:
         if run.missed:
             return Made("missed", run.missed)
-        scan_id = run_id(run.entry.name, run.due)
         try:
-            if shut := self._gates.look(run, scan_id, database):
-                return Made("waiting" if isinstance(shut, Waits) else "skipped", str(shut))
-            self._submit(run, scan_id, database)
+            return self._try(run, database)
         except (redis.RedisError, ServiceUnavailable):
             raise
         except (UsageError, RefusedError) as e:
             return Made("refused", str(e))
+        except FailedError as e:
+            return Made("failed", str(e))
         except Exception as e:  # noqa: BLE001 - one entry's fault must not stop the others
             return Made("failed", f"{type(e).__name__}: {e}")
-        return Made("fired", scan_id=scan_id)
 
-    def _submit(self, run: Run, scan_id: str, database: Database) -> None:
-        entry = run.entry
-        assert entry.scan
+    def _try(self, run: Run, database: Database) -> Made:
+        entry, scan_id = run.entry, run_id(run.entry.name, run.due)
+        if shut := self._gates.look(run, scan_id, database):
+            return Made("waiting" if isinstance(shut, Waits) else "skipped", str(shut))
+        if not entry.scan:
+            return Made("fired", send(self._settings, self._client, entry))
         plan = make_plan(
             settings=self._settings, queue=entry.queue, name=entry.name, scan_id=scan_id,
             schedule=entry.name, due_at=run.due, **asdict(entry.scan),
         )  # fmt: skip
         submit_to(database, plan, settings=self._settings, client=self._client)
+        return Made("fired", scan_id=scan_id)
 
     def _note(self, raw: bytes, run: Run, made: Made, fired_at: datetime) -> None:
         """Let the monitor see what came of a run; off the list it goes last."""

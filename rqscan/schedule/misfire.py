@@ -45,7 +45,7 @@ def runs_of(entry: Entry, due: datetime, now: datetime) -> tuple[list[Run], date
     missed: list[datetime] = []
     if made[0] > first:
         older = latest_due(entry, first - RESOLUTION, made[0] - RESOLUTION)
-        missed.append(older or first)
+        missed += [first, older or first]
     deadline_s = entry.misfire_deadline_s
     if deadline_s is None and entry.misfire == "skip":
         deadline_s = GRACE_S
@@ -55,7 +55,7 @@ def runs_of(entry: Entry, due: datetime, now: datetime) -> tuple[list[Run], date
         made = [one for one in made if fire_at(entry, one) >= late]
     runs = [Run(entry=entry, due=one, at=fire_at(entry, one)) for one in made]
     if missed:
-        runs.insert(0, _missed(entry, first, missed[-1]))
+        runs.insert(0, _missed(entry, missed[0], missed[-1]))
     return runs, next_due(entry, last)
 
 

@@ -6,13 +6,14 @@ import pytest
 
 from rqscan.schedule.entries import ScanRequest, read_entries
 from rqscan.settings import Settings
+from rqscan.store.journal import KeptEntry
 
 SCAN = {"targets": ["127.0.0.1"]}
 GOOD = {"name": "good", "every_s": 60, "scan": SCAN}
 
 
 def read(*tables):
-    return read_entries(Settings(home="/nowhere", schedule=list(tables)))
+    return list(read_entries(Settings(home="/nowhere", schedule=list(tables))).values())
 
 
 def test_a_full_entry_is_read():
@@ -20,7 +21,8 @@ def test_a_full_entry_is_read():
         "name": "nightly", "cron": "0 2 * * *", "zone": "Asia/Shanghai", "queue": "wakaka",
         "scan": SCAN | {"kinds": ["ports"], "ports": "top-100", "exclude": ["127.0.0.2"]},
         "enabled": False, "start": "2026-12-01T00:00:00", "end": "2026-12-31T00:00:00+00:00",
-        "misfire": "once", "overlap": "run",
+        "misfire": "all", "misfire_limit": 5, "misfire_deadline_s": 3600, "overlap": "queue",
+        "jitter_s": 30, "when": "idle", "max_delay_s": 600,
     }  # fmt: skip
     (entry,) = read(table)
     assert entry.invalid is None
@@ -29,12 +31,16 @@ def test_a_full_entry_is_read():
     assert entry.start == datetime(2026, 11, 30, 16, tzinfo=UTC)
     assert entry.end == datetime(2026, 12, 31, tzinfo=UTC)
     assert not entry.enabled
+    assert (entry.misfire, entry.misfire_limit, entry.misfire_deadline_s) == ("all", 5, 3600)
+    assert (entry.overlap, entry.jitter_s) == ("queue", 30)
+    assert (entry.when, entry.max_delay_s) == ("idle", 600)
 
 
 def test_defaults():
     (entry,) = read(GOOD)
     assert (entry.zone, entry.queue, entry.enabled) == ("UTC", "default", True)
-    assert (entry.misfire, entry.overlap) == ("once", "skip")
+    assert (entry.misfire, entry.overlap, entry.jitter_s) == ("once", "skip", 0)
+    assert (entry.when, entry.task, entry.is_paused) == (None, None, False)
     assert entry.scan.kinds == ["ports"]
 
 
@@ -55,7 +61,7 @@ def test_at_is_local_to_the_zone(at, expected):
 
 @pytest.mark.parametrize(
     "cron",
-    ["0 2 * * *", "30 0 2 * * *", "0 0 LW * *", "0 9 * * MON#2", " 5  4 * * sun "],
+    ["0 2 * * *", "30 0 2 * * *", "0 0 LW * *", "0 9 * * MON#2", " 5  4 * * sun ", "@daily"],
 )
 def test_good_cron(cron):
     (entry,) = read({"name": "a", "cron": cron, "scan": SCAN})
@@ -96,17 +102,18 @@ BAD = [
     ({"scan": SCAN | {"ports": 80}}, "ports"),
     ({"scan": SCAN | {"profile": "fast"}}, "unknown key scan.profile"),
     ({"enabled": "yes"}, "enabled"),
-    ({"jitter_s": 5}, "jitter_s is not in force in this version"),
+    ({"jitter_s": -1}, "jitter_s"),
+    ({"is_paused": True}, "unknown key is_paused"),
     ({"start": 5}, "got `int` for start, got: 5"),
-    ({"misfire": "all"}, "'all' for misfire"),
-    ({"misfire": "skip"}, "'skip' for misfire"),
+    ({"misfire_limit": 0}, "misfire_limit"),
     ({"misfire": "never"}, "misfire"),
     ({"misfire": []}, "misfire"),
-    ({"overlap": "queue"}, "'queue' for overlap"),
-    ({"overlap": "cancel"}, "'cancel' for overlap"),
-    ({"task": "drain"}, "task is not in force in this version"),
-    ({"when": "idle"}, "when is not in force in this version"),
-    ({"misfire_deadline_s": 5}, "misfire_deadline_s is not in force in this version"),
+    ({"overlap": "wait"}, "'wait' for overlap"),
+    ({"task": "drain"}, "or task, got both"),
+    ({"task": "drain", "scan": None, "older_than_s": 3600}, "expected older_than_s with task"),
+    ({"task": "prune", "scan": None}, "expected older_than_s with task"),
+    ({"task": "sweep", "scan": None}, "'sweep' for task"),
+    ({"when": "later"}, "'later' for when"),
 ]
 
 
@@ -127,3 +134,33 @@ def test_an_entry_without_a_usable_name_is_named_by_its_place(name):
     assert good.invalid is None
     assert bad.name == "#2"
     assert "name" in bad.invalid
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"task": "drain"},
+        {"task": "drain", "when": "idle", "max_delay_s": 60},
+        {"task": "drain", "cron": "@hourly"},
+        {"task": "prune", "cron": "0 3 * * *", "older_than_s": 7_776_000, "when": "idle"},
+    ],
+)
+def test_a_task_takes_the_place_of_a_scan(table):
+    (entry,) = read({"name": "a"} | table)
+    assert (entry.invalid, entry.scan, entry.task) == (None, None, table["task"])
+
+
+def test_entries_that_are_kept_come_after_those_of_the_file_and_may_be_paused():
+    settings = Settings(home="/nowhere", schedule=[GOOD])
+    other = GOOD | {"name": "other"}
+    kept = {
+        "good": KeptEntry(GOOD | {"every_s": 5}, is_paused=True),
+        "other": KeptEntry(other, is_paused=False),
+        "gone": KeptEntry(None, is_paused=True),
+        "bad": KeptEntry(other | {"name": "bad", "every_s": 0}, is_paused=False),
+    }
+    found = read_entries(settings, kept)
+    assert list(found) == ["good", "other", "bad"]
+    assert (found["good"].every_s, found["good"].is_paused) == (60, True)
+    assert (found["other"].invalid, found["other"].is_paused) == (None, False)
+    assert "every_s" in found["bad"].invalid
