@@ -31,6 +31,10 @@ SUMS = {"WAIT": "depth", "RUN": "running", "FAIL": "failed", "+1h": "failed_1h"}
 }  # fmt: skip
 """Figures of queues that are added up."""
 
+FORCED = "; forced in "
+"""Stands in a reason before the time after which nothing is waited for any longer; narrow screens
+would cut it off."""
+
 BAR_CELLS = 20
 UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 
@@ -131,7 +135,11 @@ def _waits(entries: list[Schedule], workers: list[Worker]) -> list[Row]:
         idle = one.spool.idle if one.spool and one.spool.rows and one.state != "lost" else None
         if idle and not idle.is_idle:
             found.append((f"{one.spool_rows} rows of {host}", f"waiting for idle: {idle.reason}"))
-    return [{"WAITING": what, "WHY": why} for what, why in found]
+    parts = [(what, *(why or "").partition(FORCED)) for what, why in found]
+    return [
+        {"WAITING": what, "FORCED": f"in {left}" if left else None, "WHY": why}
+        for what, why, _, left in parts
+    ]
 
 
 def _bar(part: float) -> str:
