@@ -51,7 +51,7 @@ def top(
         return 0
     from rqscan.cli.show import defuse, print_json
 
-    look, shot = _look(settings()), None
+    look, shot = _look(settings(), is_whole=True), None
     for i in range(1 if once else refreshes or 1):
         time.sleep(interval if i else 0)
         shot = look(shot)
@@ -80,13 +80,13 @@ def watch(
     run(_look(settings), interval_s, refreshes, is_ascii=is_ascii or not IS_UTF)
 
 
-def _look(settings: "Settings") -> "Look":
+def _look(settings: "Settings", *, is_whole: bool = False) -> "Look":
     from functools import partial
 
     from rqscan.broker.connect import connect
     from rqscan.monitor.snapshot import reader, take
 
-    return partial(take, reader(connect(settings)), settings)
+    return partial(take, reader(connect(settings)), settings, is_whole=is_whole)
 
 
 def _page(shot: "Snapshot", is_ascii: bool) -> str:

@@ -16,12 +16,13 @@ from msgspec import structs
 
 from rqscan.fleet.presence import JobReport, Presence
 from rqscan.model import Counts, Progress
-from rqscan.monitor.records import Failure, Moment, Queue, Task, Worker
+from rqscan.monitor.records import Failure, Moment, Queue, Schedule, Task, Worker
 from rqscan.settings import WorkerSettings
 from rqscan.states import WorkerState
 
 __all__ = [
-    "MAX_TRACEBACK_BYTES", "error_of", "failures", "once", "queues", "read", "scan", "worker",
+    "MAX_TRACEBACK_BYTES", "error_of", "failures", "once", "queues", "read", "scan", "schedule",
+    "worker",
 ]  # fmt: skip
 
 LATE = {WorkerState.STALE, WorkerState.LOST}
@@ -155,3 +156,14 @@ def scan(scan_id: str, at: float, fields: dict[str, str]) -> Task:
         eta_s = round((at - began.timestamp()) / ended * (counts.total - ended), 1)
     state = Progress(scan_id=scan_id, chunks=counts, started_at=began).state
     return Task(scan_id=scan_id, state=state, chunks=counts, eta_s=eta_s)
+
+
+def schedule(name: str, fire_at: float, fields: Mapping[str, str | None]) -> Schedule:
+    """Give an entry by when it is to be fired, in Unix seconds, and by what Redis holds of it."""
+    next_at = read(Moment, fire_at)  # none if it is infinite
+    said = {field: value for field, value in fields.items() if value}
+    if said.get("outcome") == "waiting" and said.get("state") != "invalid":
+        said["state"] = "waiting"
+    bare = Schedule(name=name, next_at=next_at)
+    found: Schedule = read(Schedule, said | {"name": name, "next_at": next_at}, bare)
+    return found

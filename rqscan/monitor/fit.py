@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from rqscan.monitor.keys import State
-from rqscan.monitor.panes import Row, panes, totals
+from rqscan.monitor.panes import Pane, panes, totals
 from rqscan.monitor.records import Snapshot, Trouble
 
 __all__ = ["fit"]
@@ -25,11 +25,15 @@ CALM = State()
 HEAD, BAD, WARN = "bold", "bold dark_orange", "dark_orange"
 STYLES = {
     "lost": BAD, "unserved": BAD, "STALE": BAD, "stale": WARN, "mismatched": WARN, "paused": WARN,
-    "FROZEN": WARN, "busy": "cyan", "running": "cyan",
+    "FROZEN": WARN, "overdue": BAD, "invalid": WARN, "refused": WARN, "failed": WARN,
+    "busy": "cyan", "running": "cyan",
 }  # fmt: skip
 """Colour only repeats what a word says."""
 
 ASCII = str.maketrans("█░", "#-")
+
+TOTALS = 6
+"""Lines of a screen for each line of totals; two lines stand on every screen."""
 
 GAP = 2
 """Cells before each column."""
@@ -57,13 +61,13 @@ def fit(
         [(_joined(head, width - len(status + clock) - 2), HEAD),
          (status, STYLES.get(status, HEAD)), (clock, HEAD)],
         *([(_joined((f"{name} {_shown(cell)}" for name, cell in row.items()), width), "")]
-          for row in totals(shot)),
+          for row in totals(shot)[: max(2, height // TOTALS)]),
         *_troubles(shot.trouble, max(1, height // 4)),
     ]  # fmt: skip
-    tables = [rows for rows in panes(shot, state.skip) if rows][: (height - len(lines)) // 2]
-    rooms = _share([len(rows) + 1 for rows in tables], height - len(lines))
-    for rows, room in zip(tables, rooms, strict=True):
-        lines += _table(rows, room, width)
+    tables = [pane for pane in panes(shot, state.skip) if pane.rows][: (height - len(lines)) // 2]
+    rooms = _share([len(pane.rows) + 1 for pane in tables], height - len(lines))
+    for pane, room in zip(tables, rooms, strict=True):
+        lines += _table(pane, room, width)
     return [_text(line, width, is_ascii=is_ascii) for line in lines[:height]]
 
 
@@ -86,7 +90,8 @@ def _share(wanted: list[int], room: int) -> list[int]:
     return shares
 
 
-def _table(rows: list[Row], room: int, width: int) -> list[Line]:
+def _table(pane: Pane, room: int, width: int) -> list[Line]:
+    rows, count = pane.rows, max(len(pane.rows), pane.of)
     shown = [{title: _shown(cell) for title, cell in row.items()} for row in rows[: room - 1]]
     head = {title: title for title in rows[0]}
     first, *_, last = head
@@ -109,8 +114,8 @@ def _table(rows: list[Row], room: int, width: int) -> list[Line]:
         return " " * GAP + set_cell_size(text, sizes[title])
 
     lines = [[(cell(title, title), HEAD) for title in sizes]]
-    note = f" ({len(shown)} of {len(rows)})"  # cut off it would tell another number
-    if len(shown) < len(rows) and cell_len("".join(text for text, _ in lines[0]) + note) <= width:
+    note = f" ({len(shown)} of {count})"  # cut off it would tell another number
+    if len(shown) < count and cell_len("".join(text for text, _ in lines[0]) + note) <= width:
         lines[0].append((note, "dim"))
     return lines + [[(cell(t, row[t]), STYLES.get(row[t], "")) for t in sizes] for row in shown]
 

@@ -10,10 +10,13 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from rqscan.fleet.presence import JobReport, SpoolReport
+from rqscan.fleet.schedulers import Scheduler
 from rqscan.model import Counts
 from rqscan.states import WorkerState
 
-__all__ = ["Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker"]
+__all__ = [
+    "Entries", "Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker",
+]  # fmt: skip
 
 Moment = Annotated[datetime, Meta(tz=True)]
 
@@ -85,7 +88,20 @@ class Schedule(Struct, frozen=True, kw_only=True):
     last_at: Moment | None = None
     lateness_s: Annotated[float, Meta(lt=1e12)] | None = None
     paused: bool = False
-    state: str | None = None
+    state: str | None = (
+        None  # scheduled, paused, disabled, invalid, ended; waiting: its last run is
+    )
+    reason: str | None = None  # why it is invalid, or what came of its last run
+    outcome: str | None = None  # of its last run: fired, skipped, missed, waiting, refused, failed
+
+
+class Entries(Struct, frozen=True, kw_only=True):
+    """How many entries the schedule has: a snapshot need not hold each of them."""
+
+    count: int | None = 0
+    planned: int | None = 0  # that are to be fired some time
+    overdue: int | None = 0
+    runs: int | None = 0  # that were fired and are not made yet
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -118,3 +134,5 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     leader: str | None = None
     trouble: list[Trouble] = []
     counters: dict[str, int] = {}
+    entries: Entries = Entries()
+    schedulers: list[Scheduler] = []  # that live

@@ -6,7 +6,6 @@ one look later. Every age is told by Redis' own clock. What an access rule refus
 figure, not a missing screen.
 """
 
-import math
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,10 +18,11 @@ from redis.client import NEVER_DECODE
 from rqscan.broker import keys
 from rqscan.broker.connect import impatient, outage
 from rqscan.errors import RedisUnavailable
+from rqscan.fleet.schedulers import living
 from rqscan.monitor import figures
 from rqscan.monitor.figures import read
-from rqscan.monitor.records import Schedule, Server, Snapshot
-from rqscan.monitor.trouble import away, find
+from rqscan.monitor.records import Entries, Server, Snapshot
+from rqscan.monitor.trouble import OVERDUE_S, away, find
 from rqscan.settings import QueueSettings, Settings
 
 __all__ = ["reader", "take"]
@@ -32,6 +32,12 @@ COUNTERS = ("rescued", "lost", "refused", "fenced")
 
 NEWEST_FAILED = 200
 """Failed jobs of a queue that are read and grouped; `Queue.failed` counts the rest too."""
+
+FIRST, STILL = 200, 100
+"""Entries that are read of a schedule: those to be fired first, and those that stand still."""
+
+RUN = ("state", "paused", "reason", "outcome", "last_at", "lateness_s")
+"""What is read of an entry."""
 
 BUCKETS = 60 // keys.STAT_S
 """Whole buckets of counts that make the last minute."""
@@ -47,8 +53,20 @@ def reader(client: redis.Redis) -> redis.Redis:
     return impatient(client)
 
 
-def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None) -> Snapshot:
-    """Read the fleet once, through a client that `reader` made; `before` is what it read last.
+def take(
+    client: redis.Redis,
+    settings: Settings,
+    before: Snapshot | None = None,
+    *,
+    is_whole: bool = False,
+) -> Snapshot:
+    """Read the fleet once, through a client that `reader` made.
+
+    Args:
+        client: of Redis.
+        settings: those in force here.
+        before: what was read last.
+        is_whole: read each entry of the schedule, however many there are.
 
     Raises:
         RedisUnavailable: Redis is away or tells us nothing at all, and there is no `before`:
@@ -57,14 +75,15 @@ def take(client: redis.Redis, settings: Settings, before: Snapshot | None = None
     try:
         with outage():
             known = settings.queues.keys() | {one.name for one in (before.queues if before else ())}
-            return _read(client.pipeline(transaction=False), settings, known)
+            pipe = client.pipeline(transaction=False)
+            return _read(pipe, settings, known, 0 if is_whole else FIRST)
     except RedisUnavailable as e:
         if before is None:
             raise
         return away(before, str(e))
 
 
-def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
+def _read(pipe: Any, settings: Settings, known: Iterable[str], first: int) -> Snapshot:
     asked: Answers = {
         "time": pipe.time(),
         "info": pipe.info("server"),
@@ -72,7 +91,16 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         "leader": pipe.get(keys.LEADER),
         "queues": pipe.smembers(keys.QUEUES),
         "beats": pipe.zrange(keys.PRESENCE, 0, -1, withscores=True),
-        "due": pipe.zrange(keys.SCHEDULE, 0, -1, withscores=True),
+        "schedulers": pipe.hgetall(keys.SCHEDULERS),
+        "first": pipe.zrange(keys.SCHEDULE, 0, first - 1, withscores=True),
+        "still": pipe.zrange(
+            keys.SCHEDULE, "inf", "inf", byscore=True, offset=0, num=STILL, withscores=True
+        ),
+        "entries": {
+            "count": pipe.zcard(keys.SCHEDULE),
+            "planned": pipe.zcount(keys.SCHEDULE, "-inf", "(inf"),
+            "runs": pipe.zcard(keys.RUNS),
+        },
         "scans": pipe.zrange(keys.SCANS, 0, -1),
         "suspended": pipe.exists(keys.SUSPENDED),
         "paused": pipe.smembers(keys.PAUSED),
@@ -86,17 +114,18 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
     a = _go(pipe, asked)
     rtt_ms = round((time.monotonic() - began) * 1000, 2)
     at = a["time"][0] + a["time"][1] / 1e6  # nobody who may not ask for it is connected
-    bucket = int(at / keys.STAT_S)
+    now, bucket = datetime.fromtimestamp(at, UTC), int(at / keys.STAT_S)
     queues = {key.removeprefix(keys.queue("")) for key in a["queues"] or ()}
     names = sorted(queues | settings.queues.keys())
     paused = set(names if a["suspended"] else a["paused"] or ())
     ages = {name: round(at - beat_at, 3) for name, beat_at in sorted(a["beats"] or ())}
-    due = {name: at if at < math.inf else None for name, at in a["due"] or ()}
+    fire_at = dict([*(a["first"] or ()), *(a["still"] or ())])
     asked = {
         "stats": {n: pipe.hgetall(keys.stat(bucket - n)) for n in range(1, BUCKETS + 1)},
         "queues": {n: _ask(pipe, n, at, settings) for n in names},
         "workers": {n: pipe.get(keys.record(n)) for n, age_s in ages.items() if age_s < FORGET_S},
-        "schedules": {name: pipe.hgetall(keys.schedule_entry(name)) for name in due},
+        "schedules": {name: pipe.hmget(keys.schedule_entry(name), RUN) for name in fire_at},
+        "overdue": pipe.zcount(keys.SCHEDULE, "-inf", at - OVERDUE_S),
         "scans": {name: pipe.hgetall(keys.progress(name)) for name in a["scans"] or ()},
         "oldest": {
             name: pipe.hget(keys.job(job), "enqueued_at") for name, job in a["next"].items() if job
@@ -111,7 +140,7 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         [figures.worker(n, ages[n], raw, settings.worker) for n, raw in b["workers"].items()]
     )
     shot = Snapshot(
-        at=datetime.fromtimestamp(at, UTC),
+        at=now,
         redis=Server(up=True, version=(a["info"] or {}).get("redis_version"), rtt_ms=rtt_ms),
         queues=figures.queues(
             b["queues"], b["oldest"], b["stats"].values(), workers, at, paused=paused
@@ -119,12 +148,14 @@ def _read(pipe: Any, settings: Settings, known: Iterable[str]) -> Snapshot:
         workers=workers,
         failed=figures.failures(b["failed"]),
         schedules=[
-            read(Schedule, (said or {}) | {"name": name, "next_at": due[name]}, Schedule(name=name))
+            figures.schedule(name, fire_at[name], dict(zip(RUN, said or (), strict=False)))
             for name, said in b["schedules"].items()
         ],
         scans=[figures.scan(name, at, said or {}) for name, said in b["scans"].items()],
         leader=read(dict[str, Any], a["leader"], {}, is_json=True).get("name"),
         counters=dict.fromkeys(COUNTERS, 0) | read(dict[str, int], a["counters"], {}),
+        entries=Entries(**a["entries"], overdue=b["overdue"]),
+        schedulers=living(a["schedulers"] or {}, now),
     )
     return structs.replace(shot, trouble=list(find(shot)))
 

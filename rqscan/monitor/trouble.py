@@ -5,15 +5,19 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
-from rqscan.monitor.records import Snapshot, Trouble, Worker
+from rqscan.fleet.schedulers import unlike
+from rqscan.monitor.records import Schedule, Snapshot, Trouble, Worker
 
-__all__ = ["away", "find"]
+__all__ = ["OVERDUE_S", "away", "find", "overdue_s"]
 
 CLOCK_S = 1.0
 """A host's clock that is further off shows ages and rows at wrong times."""
 
-OVERDUE_S = 2.0
-"""A leader looks more often than that."""
+OVERDUE_S = 10.0
+"""A leader is never so late, and after its death another leads by then."""
+
+CALM_WAITS = ("waiting for idle", "the run before")
+"""How the reasons begin for which an entry wants its run to wait."""
 
 LIMIT_GRACE_S = 2.0
 """A worker kills at the limit; a beat reports that up to so much later."""
@@ -40,17 +44,40 @@ def find(shot: Snapshot) -> Iterator[Trouble]:
         if len(found) > 1:
             cause = ", ".join(f"{version} on {count}" for version, count in found.items())
             yield Trouble("versions differ", package, f"{cause} workers")
+    for entry in shot.schedules:
+        yield from _of_entry(entry)
+
+
+def overdue_s(entry: Schedule, shot: Snapshot) -> float | None:
+    """Tell for how long an entry should have been fired; None if it is not overdue."""
+    late_s = (shot.at - (entry.next_at or shot.at)).total_seconds()
+    return late_s if late_s > OVERDUE_S and not entry.paused else None
 
 
 def _of_schedules(shot: Snapshot) -> Iterator[Trouble]:
-    due = [entry for entry in shot.schedules if entry.next_at]
-    if due and not shot.leader:
-        cause = f"{len(due)} entries to start and no leader; run: rqscan scheduler"
-        yield Trouble("no scheduler", "schedule", cause)
-    for entry in due:
-        late_s = (shot.at - (entry.next_at or shot.at)).total_seconds()
-        if late_s > OVERDUE_S and not entry.paused:
+    if not shot.leader:
+        counts = {"entries to start": shot.entries.planned, "runs to make": shot.entries.runs}
+        if waiting := ", ".join(f"{count} {what}" for what, count in counts.items() if count):
+            cause = f"{waiting} and no leader; run: rqscan scheduler"
+            yield Trouble("no scheduler", "schedule", cause)
+    for entry in shot.schedules:
+        late_s = overdue_s(entry, shot)
+        if late_s is not None and shot.leader:
             yield Trouble("schedule overdue", entry.name, f"was due {late_s:.0f} s ago")
+    for name, cause in unlike(shot.schedulers, shot.leader):
+        yield Trouble("schedulers differ", name, f"{cause}; let rqscan.toml be the same")
+
+
+def _of_entry(entry: Schedule) -> Iterator[Trouble]:
+    """Find what is wrong with an entry, or with its last run."""
+    if entry.state == "invalid":
+        yield Trouble("entry invalid", entry.name, entry.reason or "its reason is not known")
+    elif not entry.reason:  # nothing, or the entry was changed since
+        return
+    elif entry.outcome == "waiting" and not entry.reason.startswith(CALM_WAITS):
+        yield Trouble("run waits", entry.name, entry.reason)
+    elif entry.outcome in {"refused", "failed"} and not entry.paused and entry.state != "disabled":
+        yield Trouble(f"run {entry.outcome}", entry.name, entry.reason)
 
 
 def _of_worker(worker: Worker) -> Iterator[Trouble]:

@@ -23,6 +23,7 @@ from rqscan.fleet.presence import JobReport
 from rqscan.model import Chunk
 from rqscan.monitor import snapshot
 from rqscan.monitor.fit import fit
+from rqscan.monitor.records import Entries
 from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
@@ -30,17 +31,19 @@ from tests.servers import RedisServer, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 CONTRACT = {
-    "": "at redis queues workers failed schedules scans leader trouble counters",
+    "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers",
     "redis": "up version rtt_ms",
     "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers",
     "workers": "name host pid state heartbeat_age_s queues job job_age_s jobs versions "
     "mismatch clock_offset_s utc_offset_s holds spool_rows spool rss_bytes done failed",
     "jobs": "id kind age_s limit_s progress",
     "failed": "group error count last_at queue workers jobs",
-    "schedules": "name next_at last_at lateness_s paused state",
+    "schedules": "name next_at last_at lateness_s paused state reason outcome",
     "scans": "scan_id state chunks eta_s",
     "trouble": "what object cause",
     "counters": "rescued lost refused fenced",
+    "entries": "count planned overdue runs",
+    "schedulers": "name host pid entries at",
 }
 
 
@@ -76,6 +79,11 @@ def schedule(client, name, due_in_s, **fields) -> None:
         client.hset(keys.schedule_entry(name), mapping=fields)
 
 
+def scheduler(client, name, seen_s=0.0, entries="ab", host="web") -> None:
+    said = {"host": host, "pid": 3, "entries": entries, "at": redis_now(client) - seen_s}
+    client.hset(keys.SCHEDULERS, name, json.dumps(said))
+
+
 def full(client) -> None:
     """Write a bit of everything."""
     enqueue(client, 6)
@@ -92,10 +100,14 @@ def full(client) -> None:
         3600,
         last_at="2026-12-01T02:00:00.000000Z",
         lateness_s="0.25",
-        state="fired",
+        state="scheduled",
+        outcome="fired",
+        reason="",
+        paused="0",
     )
     client.zadd(keys.SCHEDULE, {"off": "inf"})
     client.hset(keys.schedule_entry("off"), mapping={"state": "disabled", "paused": "1"})
+    scheduler(client, "sched.1")
     leader = {"name": "sched.1", "host": "web", "pid": 3, "token": "secret"}
     client.set(keys.LEADER, json.dumps(leader), px=10_000)
 
@@ -138,7 +150,9 @@ def test_the_figures_are_those_in_redis(client, take, settings) -> None:
     assert scan.eta_s is not None
     entry, off = shot.schedules
     assert (off.name, off.next_at, off.state, off.paused) == ("off", None, "disabled", True)
-    assert (entry.name, entry.lateness_s, entry.state) == ("nightly", 0.25, "fired")
+    assert (entry.name, entry.lateness_s, entry.state) == ("nightly", 0.25, "scheduled")
+    assert (entry.paused, entry.outcome, entry.reason) == (False, "fired", None)
+    assert shot.entries == Entries(count=2, planned=1, overdue=0, runs=0)
     assert entry.last_at == datetime(2026, 12, 1, 2, tzinfo=UTC)
     assert (shot.leader, shot.trouble) == ("sched.1", [])
     assert shot.counters == {"rescued": 0, "lost": 0, "refused": 0, "fenced": 0}
@@ -267,13 +281,65 @@ def test_garbage_in_redis_is_a_missing_figure(client, take, settings) -> None:
     client.zadd(keys.SCHEDULE, {"naive": redis_now(client)})
     client.hset(keys.schedule_entry("naive"), mapping={"last_at": "2026-12-01T00:00:00"})
     client.set(keys.record("�"), b'{"name":1}')
+    client.zadd(keys.SCHEDULE, {"string": "-inf", "never": 1e300})
+    client.set(keys.schedule_entry("string"), "not a hash")
+    client.hset(keys.SCHEDULERS, mapping={b"\xff": b"\xff", "a": "{}", "b": '{"at": 1e99}'})
+    client.set(keys.RUNS, "not a sorted set")
     shot = take(settings)
     queue = next(queue for queue in shot.queues if queue.name == "wakaka")
     assert (queue.depth, queue.failed, queue.failed_1h) == (None, None, None)
     assert (shot.leader, shot.counters["lost"], shot.workers[0].name) == (None, 0, "�")
-    assert (shot.schedules[0].next_at, shot.scans[0].chunks.total) == (None, 0)
+    entries = {entry.name: entry for entry in shot.schedules}
+    assert [entries[name].next_at for name in ("�", "string", "never")] == [None] * 3
+    assert [entries[name].next_at is None for name in ("late", "naive")] == [False] * 2
+    assert (entries["late"].lateness_s, entries["naive"].last_at) == (None, None)
+    assert (shot.schedulers, shot.entries.count, shot.entries.runs) == ([], 5, None)
+    assert shot.scans[0].chunks.total == 0
     assert fit(shot, 80, 24)
     assert msgspec.json.encode(shot)
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"state": "scheduled", "outcome": "waiting"}, "waiting"),
+        ({"state": "ended", "outcome": "waiting"}, "waiting"),
+        ({"state": "invalid", "outcome": "waiting"}, "invalid"),
+        ({"state": "scheduled", "outcome": "skipped"}, "scheduled"),
+        ({}, None),
+    ],
+)
+def test_an_entry_of_which_a_run_waits_is_waiting(client, take, settings, fields, state) -> None:
+    schedule(client, "a", 60, **fields)
+    assert [entry.state for entry in take(settings).schedules] == [state]
+
+
+def test_a_large_schedule_is_counted_and_read_in_part_but_for_the_json(
+    client, take, settings
+) -> None:
+    now = redis_now(client)
+    due = {f"e{n}": now - 3600 + 60 * n for n in range(1000)}
+    client.zadd(keys.SCHEDULE, due | {f"off{n}": "inf" for n in range(500)})
+    client.zadd(keys.RUNS, {"a run": now})
+    client.config_resetstat()
+    shot = take(settings)
+    assert client.info("commandstats")["cmdstat_hmget"]["calls"] == len(shot.schedules) == 300
+    names = [entry.name for entry in shot.schedules]
+    assert names[:200] == [f"e{n}" for n in range(200)]
+    assert all(name.startswith("off") for name in names[200:])
+    assert shot.entries == Entries(count=1500, planned=1000, overdue=60, runs=1)
+    assert len(take(settings, is_whole=True).schedules) == 1500
+
+
+def test_schedulers_with_other_entries_than_the_leader_are_trouble(client, take, settings) -> None:
+    full(client)
+    scheduler(client, "sched.2", host="db", entries="cd")
+    scheduler(client, "gone", seen_s=31, entries="ef")
+    shot = take(settings)
+    assert [one.name for one in shot.schedulers] == ["sched.1", "sched.2"]
+    (differ,) = shot.trouble
+    assert (differ.what, differ.object) == ("schedulers differ", "sched.2")
+    assert differ.cause.startswith("has other entries on db than sched.1 on web, which leads; ")
 
 
 class CountingConnection(UnixDomainSocketConnection):

@@ -4,14 +4,16 @@ import pytest
 from msgspec import structs
 from rich.cells import cell_len
 
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.presence import JobReport, SpoolReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
 from rqscan.monitor.fit import fit
 from rqscan.monitor.keys import State
-from rqscan.monitor.records import Failure, Queue, Schedule, Server, Snapshot, Task, Worker
+from rqscan.monitor.records import Entries, Failure, Queue, Schedule, Server, Snapshot, Task, Worker
+from rqscan.tally import Idleness
 
 AT = datetime(2026, 12, 1, 14, 3, 7, tzinfo=UTC)
+IDLE = "waiting for idle: 34 Mbit/s on eth0, 10 allowed; forced in 12 min"
 
 
 def queue(name, depth, **fields) -> Queue:
@@ -40,10 +42,12 @@ def fleet(workers=200) -> Snapshot:
         workers=[*(worker(n) for n in range(workers)), worker(7, "lost", heartbeat_age_s=252)],
         failed=[Failure(group="ab", error="TimeoutError: connect to <ip>", count=31, queue="fast",
                         last_at=AT - timedelta(seconds=12), workers=["web01.100"], jobs=["j"])],
-        schedules=[Schedule(name="nightly", next_at=AT + timedelta(hours=1), last_at=None,
-                            lateness_s=None, paused=False, state="waiting")],
+        schedules=[Schedule(name="nightly", next_at=AT + timedelta(hours=1), state="waiting",
+                            last_at=AT - timedelta(minutes=3), lateness_s=0.0312, reason=IDLE,
+                            outcome="waiting")],
         scans=[Task(scan_id="nightly-1", state="running", chunks=Counts(40, 9, 1), eta_s=90)],
         leader="db01.7",
+        entries=Entries(count=1, planned=1, runs=1),
         counters={"rescued": 2, "lost": 1, "refused": 0, "fenced": 0},
     )  # fmt: skip
     return structs.replace(shot, trouble=list(trouble.find(shot)))
@@ -99,14 +103,16 @@ def test_a_large_screen_shows_each_part() -> None:
     assert len(lines) == 60
     assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
     for part in (
-        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0  LEADER db01.7",
+        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0",
+        "LEADER db01.7  ENTRIES 1  OVERDUE 0  RUNS TO MAKE 1  SCHEDULERS 0",
+        "  nightly   waiting  1h00m  3m00s  31ms  01 15:03:07  waiting",
+        "  nightly  in 12 min  waiting for idle: 34 Mbit/s on eth0, 10 allowed",
         "scan.fast  12102   96   5m31s",
         "paused",
         "  40%     1  1402     3  10m00s",
         "TimeoutError: connect to <ip>",
-        "01 15:03:07",
         " 25% █████░░░░░░░░░░░░░░░",
-        "JOB (46 of 201)",
+        "JOB (43 of 201)",
         "1m30s",
     ):
         assert any(part in line for line in lines), part
@@ -135,6 +141,62 @@ def test_the_status_stands_whatever_the_width(width) -> None:
     frozen, stale = State(is_frozen=True), trouble.away(fleet(), "refused")
     assert text(fit(fleet(), width, 8, frozen))[0].endswith("  FROZEN 14:03:07 UTC")
     assert text(fit(stale, width, 8, frozen))[0].endswith("  STALE 14:03:07 UTC")
+
+
+def entry(name, next_in_s=None, **fields) -> Schedule:
+    next_at = None if next_in_s is None else AT + timedelta(seconds=next_in_s)
+    return Schedule(name=name, next_at=next_at, **fields)
+
+
+def test_a_schedule_begins_with_what_is_overdue_and_what_waits() -> None:
+    entries = [
+        entry("late", -75.5, state="scheduled", outcome="fired", lateness_s=0.25,
+              last_at=AT - timedelta(hours=2)),
+        entry("just", -3, state="scheduled"),
+        entry("soon", 30, state="scheduled", outcome="skipped"),
+        entry("waits", 90_000, state="waiting", outcome="waiting", reason="the run before"),
+        entry("bad", state="invalid", reason="no such zone"),
+        entry("off", state="paused", paused=True),
+    ]  # fmt: skip
+    counts = Entries(count=9000, planned=8998, overdue=1)
+    shot = Snapshot(at=AT, redis=fleet().redis, leader="a", schedules=entries, entries=counts)
+    assert [line.rstrip() for line in text(fit(shot, 80, 18))] == [
+        "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC",
+        "WAIT 0  RUN 0  FAIL 0  +1h 0  IN/s 0  OUT/s 0  OLDEST -",
+        "WORKERS 0",
+        "LEADER a  ENTRIES 9000  OVERDUE 1  RUNS TO MAKE 0  SCHEDULERS 0",
+        "  SCHEDULE  STATE          IN   LAST   LATE         NEXT  OUTCOME (6 of 9000)",
+        "  late      overdue    -1m15s  2h00m  250ms  01 14:01:51  fired",
+        "  waits     waiting     1d01h      -      -  02 15:03:07  waiting",
+        "  just      scheduled   -3.0s      -      -  01 14:03:04  -",
+        "  soon      scheduled     30s      -      -  01 14:03:37  skipped",
+        "  bad       invalid         -      -      -            -  -",
+        "  off       paused          -      -      -            -  -",
+        "  WAITING  FORCED  WHY",
+        "  waits         -  the run before",
+    ]
+
+
+def test_rows_that_wait_for_idleness_say_so_once_for_each_host() -> None:
+    idle = Idleness(is_idle=False, reason="jobs run or wait here; forced in 12 min")
+
+    def keeper(number, rows, **fields) -> Worker:
+        spool = SpoolReport(rows=rows, idle=idle)
+        return worker(number, **{"spool": spool, "spool_rows": rows} | fields)
+
+    calm = SpoolReport(rows=5, idle=structs.replace(idle, is_idle=True))
+    workers = [
+        keeper(1, 7), keeper(2, 40), keeper(3, 30), keeper(4, 2, host="db"),
+        keeper(5, 9, host="gone", state="lost"), keeper(6, 0, host="empty"),
+        worker(7, host="calm", spool=calm, spool_rows=5),
+    ]  # fmt: skip
+    shot = Snapshot(at=AT, redis=fleet().redis, workers=workers)
+    lines = text(fit(shot, 80, 40))
+    first = next(i for i, line in enumerate(lines) if line.startswith("  WAITING"))
+    assert [line.strip() for line in lines[first + 1 :]] == [
+        "2 rows of db    in 12 min  waiting for idle: jobs run or wait here",
+        "40 rows of web  in 12 min  waiting for idle: jobs run or wait here",
+    ]
 
 
 def test_what_others_wrote_cannot_steer_the_terminal() -> None:

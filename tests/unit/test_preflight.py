@@ -1,5 +1,8 @@
 """What `rqscan doctor` makes of what it learns."""
 
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from msgspec.structs import replace
 
@@ -12,6 +15,7 @@ from rqscan.fleet.preflight.facts import (
     StoreFacts,
     WorkerFacts,
 )
+from rqscan.fleet.schedulers import Scheduler, living
 
 REDIS = RedisFacts(
     where="redis://r", version="7.2.4", role="master", appendonly="yes", appendfsync="everysec",
@@ -26,6 +30,8 @@ WORKER = WorkerFacts(
     name="w1", answered=True, is_lost=False, age_s=1.0, host="h1", versions={"rq": "3.0"},
     clock_offset_s=0.02, queues=["default"],
 )  # fmt: skip
+AT = datetime(2026, 12, 1, tzinfo=UTC)
+ODD = [Scheduler(name=f"s{n}", host=f"h{n}", pid=n, entries=f"digest {n}", at=AT) for n in (1, 2)]
 GOOD = Facts(redis=REDIS, store=STORE, host=HOST, workers=[WORKER], waiting={"default": 3})
 
 
@@ -100,6 +106,16 @@ def test_a_fault_of_a_worker_is_told(changed, name, status, words):
         ({"workers": []}, "workers", "warn", "none"),
         ({"paused": ["default"]}, "queue paused", "warn", "3 jobs"),
         ({"entries": 2}, "scheduler", "fail", "2 entries"),
+        ({"entries": 2, "schedulers": ODD}, "scheduler", "fail", "2 entries"),
+        (
+            {"entries": 2, "leader": "s2", "schedulers": ODD},
+            "scheduler",
+            "warn",
+            "s1 has other entries on h1 than s2 on h2, which leads",
+        ),
+        ({"schedulers": ODD}, "scheduler", "warn", "s2 has other entries on h2 than s1 on h1"),
+        ({"invalid": {"a": "no zone"}}, "schedule entry", "warn", "a: no zone"),
+        ({"invalid": {str(n): "" for n in range(9)}}, "schedule entry", "warn", "4 more"),
         ({"host": replace(HOST, home_error="cannot write /h")}, "home", "fail", "cannot write /h"),
         ({"host": replace(HOST, free_bytes=1 << 28)}, "disk", "warn", "256 MiB free"),
         ({"host": replace(HOST, free_bytes=1 << 20)}, "disk", "fail", "1 MiB free"),
@@ -121,3 +137,20 @@ def test_versions_that_differ_are_told_with_who_has_them():
 def test_a_clock_of_a_lost_worker_is_of_no_concern():
     lost = replace(WORKER, name="gone", is_lost=True, answered=False, clock_offset_s=900.0)
     assert found(replace(GOOD, workers=[WORKER, lost]))["clock"].status == "ok"
+
+
+def test_schedulers_live_that_were_seen_in_the_last_half_minute():
+    def said(age_s):
+        at = age_s if age_s == "x" else AT.timestamp() - age_s
+        return json.dumps({"host": "h", "pid": 7, "entries": "ab", "at": at, "new": 1})
+
+    known = {"b": said(30), "a": said(-0.5), "old": said(30.1), "odd": said("x"), "c": b"\xff"}
+    first, second = living(known, AT)
+    assert (first.name, first.at - AT) == ("a", timedelta(seconds=0.5))
+    assert (second.name, AT - second.at) == ("b", timedelta(seconds=30))
+
+
+def test_schedulers_with_the_same_entries_are_fine():
+    same = [replace(one, entries="ab") for one in ODD]
+    facts = replace(GOOD, leader="s1", entries=2, schedulers=same)
+    assert (found(facts)["scheduler"].status, found(facts)["scheduler"].value) == ("ok", "s1")

@@ -3,8 +3,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rqscan.fleet.presence import JobReport
+from rqscan.fleet.schedulers import Scheduler
 from rqscan.monitor import trouble
-from rqscan.monitor.records import Queue, Schedule, Server, Snapshot, Trouble, Worker
+from rqscan.monitor.records import Entries, Queue, Schedule, Server, Snapshot, Trouble, Worker
 
 AT = datetime(2026, 12, 1, 2, 0, tzinfo=UTC)
 
@@ -24,11 +25,20 @@ def queue(depth, workers) -> Queue:
     )  # fmt: skip
 
 
-def entry(due_in_s, *, paused=False) -> Schedule:
-    return Schedule(
-        name="nightly", next_at=AT + timedelta(seconds=due_in_s), last_at=None, lateness_s=None,
-        paused=paused, state=None,
-    )  # fmt: skip
+def entry(due_in_s=60, **fields) -> Schedule:
+    return Schedule(name="nightly", next_at=AT + timedelta(seconds=due_in_s), **fields)
+
+
+def scheduler(number, entries) -> Scheduler:
+    name, host = f"sched.{number}", f"web{number}"
+    return Scheduler(name=name, host=host, pid=7, entries=entries, at=AT)
+
+
+ODD = "has other entries on web1 than sched.3 on web3, which leads; let rqscan.toml be the same"
+OUTSIDE = "target '192.0.2.1' is outside the scope"
+NO_STORE = "cannot use the database: refused"
+IDLE = "waiting for idle: 34 Mbit/s on eth0, 10 allowed; forced in 12 min"
+OVERLAP = "the run before, scan nightly-20261201T010000Z, has not ended"
 
 
 def job(age_s, limit_s=60) -> JobReport:
@@ -85,19 +95,67 @@ V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
                 )
             ],
         ),
-        (snapshot(schedules=[entry(-1.9)], leader="a"), []),
-        (snapshot(schedules=[entry(-9, paused=True)], leader="a"), []),
+        (snapshot(schedules=[entry(-9.9)], leader="a"), []),
+        (snapshot(schedules=[entry(-60, paused=True)], leader="a"), []),
+        (snapshot(schedules=[entry(-60)]), []),  # a second trouble beside the missing leader
         (
-            snapshot(schedules=[entry(-9)], leader="a"),
-            [("schedule overdue", "nightly", "was due 9 s ago")],
+            snapshot(schedules=[entry(-11)], leader="a"),
+            [("schedule overdue", "nightly", "was due 11 s ago")],
+        ),
+        (snapshot(entries=Entries(count=5, planned=None, runs=None)), []),
+        (
+            snapshot(entries=Entries(count=5, planned=3, runs=1)),
+            [
+                (
+                    "no scheduler",
+                    "schedule",
+                    "3 entries to start, 1 runs to make and no leader; run: rqscan scheduler",
+                )
+            ],
         ),
         (
-            snapshot(schedules=[entry(60)]),
+            snapshot(entries=Entries(count=1, planned=1)),
             [
                 (
                     "no scheduler",
                     "schedule",
                     "1 entries to start and no leader; run: rqscan scheduler",
+                )
+            ],
+        ),
+        (
+            snapshot(schedules=[entry(state="invalid", reason="cron '61 * * * *' is wrong")]),
+            [("entry invalid", "nightly", "cron '61 * * * *' is wrong")],
+        ),
+        (
+            snapshot(schedules=[entry(outcome="refused", reason=OUTSIDE)]),
+            [("run refused", "nightly", OUTSIDE)],
+        ),
+        (
+            snapshot(schedules=[entry(outcome="failed", reason="KeyError: 'x'")]),
+            [("run failed", "nightly", "KeyError: 'x'")],
+        ),
+        (snapshot(schedules=[entry(outcome="refused", reason="")]), []),
+        (snapshot(schedules=[entry(outcome="refused", reason=OUTSIDE, paused=True)]), []),
+        (snapshot(schedules=[entry(outcome="refused", reason=OUTSIDE, state="disabled")]), []),
+        (snapshot(schedules=[entry(outcome="skipped", reason=OVERLAP)]), []),
+        (
+            snapshot(schedules=[entry(state="waiting", outcome="waiting", reason=NO_STORE)]),
+            [("run waits", "nightly", NO_STORE)],
+        ),
+        (snapshot(schedules=[entry(state="waiting", outcome="waiting", reason=IDLE)]), []),
+        (snapshot(schedules=[entry(state="waiting", outcome="waiting", reason=OVERLAP)]), []),
+        (snapshot(schedulers=[scheduler(1, "ab"), scheduler(2, "ab")], leader="sched.1"), []),
+        (
+            snapshot(
+                schedulers=[scheduler(1, "ab"), scheduler(2, "cd"), scheduler(3, "cd")],
+                leader="sched.3",
+            ),
+            [
+                (
+                    "schedulers differ",
+                    "sched.1",
+                    ODD,
                 )
             ],
         ),
@@ -120,6 +178,12 @@ def test_a_lost_worker_comes_before_all_else() -> None:
         workers=[worker("a", "stale", 5), worker("b", "lost", 9)],
     )
     assert [t.what for t in trouble.find(shot)] == ["worker lost", "queue unserved", "worker stale"]
+
+
+def test_many_bad_entries_do_not_hide_a_worker_s_trouble() -> None:
+    bad = entry(outcome="refused", reason=OUTSIDE)
+    shot = snapshot(schedules=[bad] * 9, workers=[worker("a", "stale", 5)])
+    assert [t.what for t in trouble.find(shot)] == ["worker stale"] + ["run refused"] * 9
 
 
 def test_away_keeps_the_figures_and_says_so_first() -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, SpoolFacts, WorkerFacts
+from rqscan.fleet.schedulers import unlike
 from rqscan.fleet.spooling import HIGH
 
 __all__ = ["Check", "Status", "check"]
@@ -55,7 +56,7 @@ def check(facts: Facts) -> Iterator[Check]:
         yield from _versions(facts.workers)
         yield from _clocks(facts)
         yield from _queues(facts)
-        yield _scheduler(facts)
+        yield from _scheduler(facts)
     yield from _host(facts.host)
 
 
@@ -224,11 +225,22 @@ def _queues(facts: Facts) -> Iterator[Check]:
         yield Check("queues", Status.OK, f"{sum(waiting.values())} jobs wait, each for a worker")
 
 
-def _scheduler(facts: Facts) -> Check:
+def _scheduler(facts: Facts) -> Iterator[Check]:
+    odd = [f"{name} {why}" for name, why in unlike(facts.schedulers, facts.leader)]
     if facts.entries and not facts.leader:
         value = f"{facts.entries} entries to start and no scheduler"
-        return Check("scheduler", Status.FAIL, value, "run: rqscan scheduler")
-    return Check("scheduler", Status.OK, facts.leader or "none, and none is needed")
+        yield Check("scheduler", Status.FAIL, value, "run: rqscan scheduler")
+    elif odd:
+        advice = "give all the same rqscan.toml: which entries run must not depend on who leads"
+        yield Check("scheduler", Status.WARN, _some(odd), advice)
+    else:
+        yield Check("scheduler", Status.OK, facts.leader or "none, and none is needed")
+    for name, why in list(facts.invalid.items())[:SHOWN]:
+        advice = "it never runs; mend it, or remove it: rqscan schedule list"
+        yield Check("schedule entry", Status.WARN, f"{name}: {why}", advice)
+    if len(facts.invalid) > SHOWN:
+        value = f"{len(facts.invalid) - SHOWN} more are invalid"
+        yield Check("schedule entry", Status.WARN, value, "see them: rqscan schedule list")
 
 
 def _host(host: HostFacts) -> Iterator[Check]:

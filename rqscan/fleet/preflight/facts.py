@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from rqscan.fleet.schedulers import Scheduler
+
 __all__ = ["Facts", "HostFacts", "RedisFacts", "SpoolFacts", "StoreFacts", "WorkerFacts"]
 
 
@@ -79,4 +81,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     paused: list[str] = []
     entries: int = 0  # of the schedule that are to start
     leader: str | None = None
+    schedulers: list[Scheduler] = []  # that live
+    invalid: dict[str, str] = {}  # entries that never run, and why
     fleet_store: str = ""  # store id that those who enqueue wrote; empty: nobody has

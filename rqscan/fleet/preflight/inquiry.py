@@ -19,6 +19,7 @@ import redis
 from msgspec.structs import replace
 
 from rqscan import clock
+from rqscan.batches import batches
 from rqscan.broker import keys
 from rqscan.broker.connect import connect, outage
 from rqscan.broker.control import ask
@@ -32,6 +33,7 @@ from rqscan.fleet.preflight.facts import (
     WorkerFacts,
 )
 from rqscan.fleet.presence import Presence, registered
+from rqscan.fleet.schedulers import living
 from rqscan.settings import Settings, mask_url
 from rqscan.store.database import Database
 from rqscan.store.drain import backlog
@@ -42,6 +44,9 @@ __all__ = ["gather"]
 
 STREAM_S = 2.0
 """How long the Redis of the stream, on this host, has to answer."""
+
+PAGE = 500
+"""Entries that are asked for in one round trip."""
 
 CONFIG = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
 
@@ -88,6 +93,9 @@ def _of_redis(
     leader: Any = tell(lambda: client.get(keys.LEADER), None)
     due = tell(lambda: client.zrange(keys.SCHEDULE, 0, -1, withscores=True), [])
     entries = max(sum(at < math.inf for _, at in due), len(settings.schedule))
+    still = sorted(_text(name) for name, at in due if at == math.inf)
+    said: dict[bytes, bytes] = tell(lambda: client.hgetall(keys.SCHEDULERS), {})
+    schedulers = living({_text(name): raw for name, raw in said.items()}, clock.now())
     used = tell(lambda: client.smembers(keys.QUEUES), set())
     names = {_text(key).removeprefix(keys.queue("")) for key in used} | settings.queues.keys()
     paused = {_text(name) for name in tell(lambda: client.smembers(keys.PAUSED), set())}
@@ -104,6 +112,8 @@ def _of_redis(
         paused=sorted(names if is_suspended else paused),
         entries=entries,
         leader=_leader(leader),
+        schedulers=schedulers,
+        invalid=tell(lambda: _invalid(client, still), {}),
         fleet_store=fleet_store,
     )
 
@@ -160,6 +170,22 @@ def _workers(tell: _Asker, timeout_s: float) -> list[WorkerFacts]:
                 clock_offset_s=record.clock_offset_s, queues=record.queues,
             )
         )  # fmt: skip
+    return found
+
+
+def _invalid(client: Any, names: list[str]) -> dict[str, str]:
+    """Tell why entries that are never fired are invalid, if they are."""
+    found: dict[str, str] = {}
+    for page in batches(names, PAGE):
+        with client.pipeline(transaction=False) as pipe:
+            for name in page:
+                pipe.hmget(keys.schedule_entry(name), "state", "reason")
+            answers = pipe.execute()
+        found |= {
+            name: _text(reason)
+            for name, (state, reason) in zip(page, answers, strict=True)
+            if state == b"invalid"
+        }
     return found
 
 
