@@ -156,7 +156,7 @@ def _entry(table: dict[str, Any], settings: Settings) -> Entry:
         got = table[re.split(r"[.\[]", path)[0]]
         raise ValueError(f"{what.lower()} for {path}, got: {got!r}") from e
     if entry.cron is not None:
-        _check_cron(entry.cron)
+        check_cron(entry.cron)
     declared(settings, entry.queue)
     if entry.scan:
         check_asked(entry.scan.kinds, entry.scan.ports)
@@ -188,7 +188,12 @@ def _place(key: str, at: datetime, zone: ZoneInfo) -> datetime:
     return at.astimezone(UTC) if at.tzinfo else to_utc(at, zone)
 
 
-def _check_cron(text: str) -> None:
+def check_cron(text: str) -> None:
+    """Check an expression.
+
+    Raises:
+        ValueError: it is wrong, or never due.
+    """
     reason = "it is never due"
     try:
         if next(CronSim(NICKNAMES.get(text, text), datetime(2026, 1, 1)), None):  # noqa: DTZ001 - any time will do

@@ -65,7 +65,7 @@ class Maker:
         self._settings, self._client = settings, client
         self._database: Database | None = None
         self._gates = Gates(settings, client)
-        self._waits: dict[bytes, str] = {}  # runs that wait, and the reason that was told
+        self._waits: set[bytes] = set()  # runs of which it was told that they wait
 
     def round(self) -> list[tuple[Run, Made]]:
         """Look at each run on the list once; gives those of which there is something to tell.
@@ -75,7 +75,7 @@ class Maker:
         """
         told: list[tuple[Run, Made]] = []
         self._gates.begin()
-        start, waits = 0, {}
+        start, waits = 0, set()
         while page := self._client.zrange(keys.RUNS, start, start + PAGE - 1, withscores=True):
             for raw, fired_s in page:
                 run, made = self._make(raw, datetime.fromtimestamp(fired_s, UTC))
@@ -84,7 +84,7 @@ class Maker:
                     told.append((run, made))
                 if made.outcome == "waiting":
                     start += 1
-                    waits[raw] = made.reason
+                    waits.add(raw)
                     if self._database is None:  # the store is away: the others wait as well
                         self._waits |= waits
                         return told
@@ -161,12 +161,9 @@ class Maker:
         }
         if made.scan_id:
             fields["scan_id"] = made.scan_id
-        # Of an entry with a run that waits that is to be seen, not a run that came after.
-        is_news = run.entry.name not in self._gates.waiting
-        if made.outcome == "waiting":
-            is_news = self._waits.get(raw) != made.reason
         with self._client.pipeline() as pipe:
-            if is_news:
+            # Of an entry with a run that waits that is to be seen, not a run that came after.
+            if made.outcome == "waiting" or run.entry.name not in self._gates.waiting:
                 pipe.hset(keys.schedule_entry(run.entry.name), mapping=fields)
             if made.outcome != "waiting":
                 pipe.zrem(keys.RUNS, raw)

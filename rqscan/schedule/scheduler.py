@@ -12,21 +12,17 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import redis
 from msgspec import json
-from rq.exceptions import NoSuchJobError
-from rq.job import Job
-from rq_scheduler import Scheduler
+from redis.client import Pipeline
 
 from rqscan import clock, config
 from rqscan.broker import keys, scripts
 from rqscan.broker.connect import impatient, revive
-from rqscan.broker.jobs import ScanJob
 from rqscan.broker.link import Link
-from rqscan.broker.queues import ScanQueue
 from rqscan.errors import RedisUnavailable, StoreUnavailable
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
@@ -39,6 +35,7 @@ from rqscan.schedule.lease import Lease
 from rqscan.schedule.maker import Maker
 from rqscan.schedule.making import Making
 from rqscan.schedule.misfire import runs_of
+from rqscan.schedule.rq_jobs import RqJobs
 from rqscan.settings import Settings
 from rqscan.store.journal import Journal
 from rqscan.store.migrate import open_current
@@ -62,20 +59,16 @@ PAGE = 100
 """Entries that are fired in one round trip."""
 
 
-class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
+class ScanScheduler(RqJobs):
     """A scheduler for scans; the constructor takes what rq-scheduler's takes.
 
     Args:
         settings: those in force; read from file and environment by default.
     """
 
-    job_class = ScanJob
-    queue_class = ScanQueue
-
     def __init__(self, *args: Any, settings: Settings | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.name = kwargs.get("name") or f"{socket.gethostname()}.{os.getpid()}"
-        self.connection: Any  # redis-py's answers have no one type
         self.settings = settings or config.load()
         self._entries = read_entries(self.settings)
         self._of_file = table.digest(self._entries.values())
@@ -92,7 +85,6 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         )  # fmt: skip
         self._is_leader = self._is_stopping = False
         self._lead_at = self._read_at = 0.0  # monotonic: when to renew, and to read the journal
-        self._told: set[str] = set()  # jobs that are refused: logged once
 
     def run(self, burst: bool = False) -> None:  # noqa: FBT001, FBT002 - as in rq-scheduler
         """Run until SIGTERM or SIGINT, or with `burst` until what is due was made once."""
@@ -162,11 +154,13 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         return wait_s
 
     def _now(self) -> datetime:
-        """Ask Redis for the time: no host's clock decides anything."""
         self._clockwork.ask()
-        seconds, microseconds = self.connection.time()
-        self._clockwork.answer(seconds + microseconds / 1e6)
-        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+        now = super()._now()
+        self._clockwork.answer(now.timestamp())
+        return now
+
+    def _write(self, commands: Callable[[Pipeline], object]) -> bool:
+        return self._lease.write(commands)
 
     def _lead(self) -> bool:
         """Keep the lease or take it if it is free; a new leader first brings Redis in line."""
@@ -206,7 +200,11 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
 
     def _present(self) -> None:
         """Let others see that we are here, and which entries of the settings we have."""
-        said = {"host": socket.gethostname(), "pid": os.getpid(), "entries": self._of_file}
+        said: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "entries": self._of_file,
+        }
         said |= {"at": self._now().timestamp()}
         self.connection.hset(keys.SCHEDULERS, self.name, json.encode(said))
 
@@ -256,27 +254,3 @@ class ScanScheduler(Scheduler):  # type: ignore[misc] # rq-scheduler has no type
         due = self._due[entry.name]
         runs, following = runs_of(entry, due, now)
         return entry, due, runs, following
-
-    def enqueue_in(self, time_delta: timedelta, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """Enqueue a job after a time span, counted by Redis' clock."""
-        return self.enqueue_at(self._now() + time_delta, func, *args, **kwargs)
-
-    def enqueue_jobs(self) -> list[Job]:
-        """Move rq-scheduler's due jobs to their queues; a job that cannot be read stays."""
-        jobs = []
-        until = self._now().timestamp()
-        for raw in self.connection.zrangebyscore(self.scheduled_jobs_key, 0, until):
-            job_id = raw.decode()
-            try:
-                job = self.job_class.fetch(job_id, connection=self.connection)
-                self.enqueue_job(job)
-                jobs.append(job)
-            except NoSuchJobError:
-                self.cancel(job_id)
-            except redis.RedisError:
-                raise
-            except Exception as e:  # noqa: BLE001 - one job's fault must not stop the others
-                if job_id not in self._told:
-                    self._told.add(job_id)
-                    log(Event.JOB_REFUSED, job=job_id, reason=f"{type(e).__name__}: {e}")
-        return jobs
