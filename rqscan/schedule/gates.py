@@ -46,10 +46,6 @@ class Gates:
         self._waiting.clear()
         self._measures = False
 
-    def is_waiting(self, name: str) -> bool:
-        """Tell whether a run of an entry waits, in this round."""
-        return name in self._waiting
-
     def look(self, run: Run, scan_id: str, database: Database) -> Waits | Skips | None:
         """Tell why a run is not to be made now; None if it is.
 

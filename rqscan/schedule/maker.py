@@ -158,11 +158,8 @@ class Maker:
         }
         if made.scan_id:
             fields["scan_id"] = made.scan_id
-        is_told = made.outcome == "waiting" and self._waits.get(raw) == made.reason
-        # what is skipped since one before it waits must not hide why that one does
-        is_behind = made.outcome == "skipped" and self._gates.is_waiting(run.entry.name)
         with self._client.pipeline() as pipe:
-            if not is_told and not is_behind:
+            if made.outcome != "waiting" or self._waits.get(raw) != made.reason:
                 pipe.hset(keys.schedule_entry(run.entry.name), mapping=fields)
             if made.outcome != "waiting":
                 pipe.zrem(keys.RUNS, raw)
