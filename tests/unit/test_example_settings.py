@@ -34,7 +34,8 @@ def test_every_setting_is_shown_with_its_default(tmp_path):
     (entry,) = read_entries(found).values()
     assert entry.invalid is None
     (table,) = table["schedule"]
-    assert set(table) == set(Entry.__struct_fields__) - {"invalid", "is_paused", "every_s", "at"}
+    other = {"every_s", "at", "task", "older_than_s"}  # in place of cron and scan
+    assert set(table) == set(Entry.__struct_fields__) - {"invalid", "is_paused"} - other
     assert set(table["scan"]) == set(ScanRequest.__struct_fields__)
     for key in ("enabled", "jitter_s", "misfire", "misfire_limit", "overlap"):
         assert table[key] == getattr(Entry(name="x"), key), key
