@@ -169,11 +169,11 @@ def run(name: str, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "scan_id": scan_id})
     else:
-        click.echo(f"run {scan_id} of entry {name!r} is asked for")
+        click.echo(f"a run of entry {name!r} is asked for" + (f": {scan_id}" if scan_id else ""))
 
 
-def _ask(client: Any, entry: Entry) -> str:
-    """Put a run on the list of runs; gives its scan id. Twice in a second is once."""
+def _ask(client: Any, entry: Entry) -> str | None:
+    """Put a run on the list of runs; gives its scan id, if it is a scan. Twice a second is once."""
     seconds, microseconds = client.time()
     due = datetime.fromtimestamp(seconds, UTC)
     asked = Run(entry=entry, due=due, at=due, is_asked=True)
@@ -181,7 +181,7 @@ def _ask(client: Any, entry: Entry) -> str:
     client.zadd(keys.RUNS, {json.encode(asked): fired_s}, nx=True)
     if not client.exists(keys.RUNS_BELL):
         client.rpush(keys.RUNS_BELL, "1")
-    return run_id(entry.name, due)
+    return run_id(entry.name, due) if entry.scan else None
 
 
 def _check_known(names: tuple[str, ...] | list[str], entries: Mapping[str, Entry]) -> None:

@@ -330,7 +330,7 @@ def test_a_run_that_is_asked_for_waits_for_a_scheduler(with_file, client):
         assert row["scan_id"] == one["scan_id"]
     done = with_file.run("schedule", "run", "nightly")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("run nightly-")
+    assert done.stdout.startswith("a run of entry 'nightly' is asked for: nightly-")
     assert entries(with_file)["nightly"]["state"] == "paused"
 
 
