@@ -20,7 +20,16 @@ import click
 from rqscan import __version__
 from rqscan.errors import RqscanError
 
-__all__ = ["Command", "Group", "Seconds", "json_option", "log_options", "read_age", "run"]
+__all__ = [
+    "Command",
+    "Group",
+    "Seconds",
+    "json_option",
+    "log_options",
+    "read_age",
+    "run",
+    "split",
+]
 
 COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "up": ("Run", "Run everything on this machine."),
@@ -36,6 +45,7 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "doctor": ("Watch", "Check Redis, store, workers, clocks and this host."),
     "queue": ("Operate", "List, pause, resume and empty queues."),
     "failed": ("Operate", "Show, requeue and delete failed jobs."),
+    "schedule": ("Operate", "Show and change what is due when."),
     "control": ("Operate", "Tell workers what to do."),
     "spool": ("Operate", "Show and drain what this host keeps for the database."),
     "config": ("Set-up", "Show the settings in force."),
@@ -79,6 +89,11 @@ def read_age(text: str) -> timedelta | None:
     """
     ago = re.fullmatch(r"(\d+)([smhd])", text, re.ASCII)
     return timedelta(**{UNITS[ago[2]]: int(ago[1])}) if ago else None
+
+
+def split(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> list[str]:
+    """Give the parts of an option that takes several, by commas or repeated."""
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
 
 
 class Command(click.Command):

@@ -15,7 +15,7 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect, outage, revive
 from rqscan.cli import repository, settings, tell_former_store
-from rqscan.cli.group import Command
+from rqscan.cli.group import Command, split
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
@@ -37,16 +37,12 @@ LOST_S = 1.0  # between two looks into the store, while Redis knows nothing of t
 STARTS_LATER = "the scan is planned and starts when Redis is back"
 
 
-def _split(_ctx: click.Context, _param: click.Parameter, texts: tuple[str, ...]) -> list[str]:
-    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
-
-
 @click.command(cls=Command)
 @click.argument("targets", nargs=-1, metavar="TARGET...")
 @click.option("-p", "--ports", help="22,80,8000-8100 · top-100 · top-1000 · - for all.")
 @click.option("--kind", "kinds", default=["ports"], multiple=True, show_default=True,
-              callback=_split, help="Kinds, by commas.")  # fmt: skip
-@click.option("--exclude", multiple=True, metavar="TARGET", callback=_split,
+              callback=split, help="Kinds, by commas.")  # fmt: skip
+@click.option("--exclude", multiple=True, metavar="TARGET", callback=split,
               help="Leave out (may be repeated).")  # fmt: skip
 @click.option("--targets-file", metavar="FILE", help="Read targets from a file; - for stdin.")
 @click.option("-q", "--queue", default="default", show_default=True)

@@ -18,7 +18,7 @@ from rqscan.schedule.calendar import fire_at, next_due
 from rqscan.schedule.entries import Entry
 from rqscan.schedule.misfire import Run
 
-__all__ = ["Known", "digest", "fire", "move_all", "read"]
+__all__ = ["Known", "digest", "fire", "move_all", "read", "state_of"]
 
 RESOLUTION = timedelta(microseconds=1)
 STANDS_STILL = {"paused", "disabled", "invalid", "ended"}
@@ -120,7 +120,7 @@ def fire(
             key = keys.schedule_entry(entry.name)
             asked = [keys.LEADER, keys.SCHEDULE, key, keys.RUNS, keys.RUNS_BELL, claim, entry.name]
             asked += [iso(due), iso(following) if following else "", _score(entry, following)]
-            asked += [_state(entry, following), *(json.encode(run) for run in runs)]
+            asked += [state_of(entry, following), *(json.encode(run) for run in runs)]
             pipe.evalsha(scripts.FIRE.sha, 5, *asked)
         answers = pipe.execute()
     return [
@@ -133,7 +133,7 @@ def fire(
 
 def _move(pipeline: Pipeline, entry: Entry, due: datetime | None, fields: dict[str, str]) -> None:
     mapping: dict[Any, Any] = fields | {
-        "state": _state(entry, due), "due": iso(due) if due else ""
+        "state": state_of(entry, due), "due": iso(due) if due else ""
     }  # fmt: skip
     pipeline.zadd(keys.SCHEDULE, {entry.name: float(_score(entry, due))})
     pipeline.hset(keys.schedule_entry(entry.name), mapping=mapping)
@@ -143,7 +143,8 @@ def _score(entry: Entry, due: datetime | None) -> str:
     return f"{fire_at(entry, due).timestamp():.6f}" if due else str(math.inf)
 
 
-def _state(entry: Entry, due: datetime | None) -> str:
+def state_of(entry: Entry, due: datetime | None) -> str:
+    """Tell the state of an entry that is due next at `due`, if ever."""
     if entry.invalid:
         return "invalid"
     if not entry.enabled:

@@ -3,6 +3,7 @@
 What Redis may forget and the schedule may not.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -43,13 +44,16 @@ class Journal:
 
     def add_entry(self, name: str, table: dict[str, Any]) -> bool:
         """Keep an entry; False if there is one of that name."""
-        entry = json.encode(table).decode()
-        with self._database.transaction() as connection:
+        row = {"name": name, "entry": json.encode(table).decode()}
+
+        def write(connection: Any) -> bool:
             try:
-                self._queries.add_entry(connection, name=name, entry=entry, changed_at=_now())
+                self._queries.add_entry(connection, **row, changed_at=_now())
             except self._database.dialect.integrity_error:
-                return bool(self._queries.set_entry(connection, name=name, entry=entry))
-        return True
+                return bool(self._queries.set_entry(connection, **row))
+            return True
+
+        return self._database.write(write)
 
     def remove_entry(self, name: str) -> bool:
         """Forget an entry of the command line; False if there is none."""
@@ -62,7 +66,8 @@ class Journal:
 
         def write(connection: Any) -> None:
             if not self._queries.pause_entry(connection, **row, is_paused=is_paused):
-                self._queries.add_entry(connection, **row, entry=None)
+                with suppress(self._database.dialect.integrity_error):  # another was quicker
+                    self._queries.add_entry(connection, **row, entry=None)
                 self._queries.pause_entry(connection, **row, is_paused=is_paused)
 
         self._database.write(write)

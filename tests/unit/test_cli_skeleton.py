@@ -8,7 +8,10 @@ import rich_click as click
 from rqscan.cli import group, main, settings
 from rqscan.errors import FailedError, RedisUnavailable, RefusedError, UsageError
 
-COMMANDS = ["up", "worker", "scheduler", "scan", "scans", "results", "top", "config", "kinds", "db"]
+COMMANDS = [
+    "up", "worker", "scheduler", "scan", "scans", "results", "top", "schedule", "config", "kinds",
+    "db",
+]  # fmt: skip
 
 
 def run(code, *, stdout=subprocess.PIPE, **environ):

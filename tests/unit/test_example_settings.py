@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import structs
 
 from rqscan import config, settings
+from rqscan.schedule.entries import Entry, ScanRequest, read_entries
 
 EXAMPLE = Path(__file__).parents[2] / "rqscan.example.toml"
 
@@ -30,4 +31,11 @@ def test_every_setting_is_shown_with_its_default(tmp_path):
     assert set(table["queues"]["wakaka"]) == {
         f.name for f in structs.fields(settings.QueueSettings)
     }
-    assert found.schedule
+    (entry,) = read_entries(found).values()
+    assert entry.invalid is None
+    (table,) = table["schedule"]
+    other = {"every_s", "at", "task", "older_than_s"}  # in place of cron and scan
+    assert set(table) == set(Entry.__struct_fields__) - {"invalid", "is_paused"} - other
+    assert set(table["scan"]) == set(ScanRequest.__struct_fields__)
+    for key in ("enabled", "jitter_s", "misfire", "misfire_limit", "overlap"):
+        assert table[key] == getattr(Entry(name="x"), key), key
