@@ -74,6 +74,8 @@ def _span_option(flag: str, key: str, text: str) -> Callable[[Any], Callable[...
 @click.option("--kind", "kinds", multiple=True, callback=split, help="Kinds, by commas.")
 @click.option("--exclude", multiple=True, metavar="TARGET", callback=split,
               help="Leave out (may be repeated).")  # fmt: skip
+@click.option("--task", type=click.Choice(["drain", "prune"]), help="What to do instead of a scan.")
+@_span_option("--older-than", "older_than_s", "How long ago scans have ended that `prune` deletes.")
 @click.option("-q", "--queue", help="The queue of its scans.")
 @_span_option("--jitter", "jitter_s", "Put each run off by up to so long.")
 @click.option("--start", metavar="TIME", help="No run before; also what --every counts from.")
@@ -96,15 +98,17 @@ def add(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Add the entry NAME: a scan of each TARGET by --cron, --every or --at.
+    """Add the entry NAME: a scan of each TARGET, or a --task, by --cron, --every or --at.
 
     It is kept in the database, so that any scheduler of the fleet starts it.
     """
     found = settings()
     given = {key: value for key, value in asked.items() if value is not None and value != []}
     scan = {key: given.pop(key) for key in OF_SCAN if key in given}
-    scan["targets"] = [*targets, *more]
-    wanted = {"name": name} | given | {"scan": scan} | ({"enabled": False} if disabled else {})
+    if targets or more or "task" not in given:
+        scan["targets"] = [*targets, *more]
+    wanted = {"name": name} | given | ({"scan": scan} if scan else {})
+    wanted |= {"enabled": False} if disabled else {}
     with open_current(found) as database:
         journal = Journal(database)
         kept = journal.entries()
@@ -150,12 +154,13 @@ def _checked(wanted: dict[str, Any], found: Settings) -> Entry:
     name = wanted["name"]
     if not NAME.fullmatch(name):
         raise UsageError(f"expected NAME to be {NAME_RULE}, got: {name!r}")
-    if not wanted["scan"]["targets"]:
+    if wanted.get("scan", {}).get("targets") == []:
         raise UsageError(f"entry {name!r} is not added: no target is given; name one")
     entry = read_entry(wanted, found)
     if entry.invalid:
         raise UsageError(f"entry {name!r} is not added: {entry.invalid}")
-    assert entry.scan  # or it would be invalid
+    if not entry.scan:
+        return entry
     try:
         make_plan(settings=found, queue=entry.queue, name=name, **asdict(entry.scan))
     except (UsageError, OutOfScopeError) as e:

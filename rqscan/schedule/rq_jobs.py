@@ -82,6 +82,7 @@ class RqJobs(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
             job_id = raw.decode()
             try:
                 job = self.job_class.fetch(job_id, connection=self.connection)
+                job.func_name  # noqa: B018 - raises what is wrong with it, before it is moved
                 self.enqueue_job(job)
                 jobs.append(job)
             except NoSuchJobError:

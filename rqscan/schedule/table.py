@@ -94,8 +94,10 @@ def move_all(
         if due:
             dues[name] = due
         if not before or before.digest != its_digest:
-            fields = {"digest": its_digest, "reason": entry.invalid or ""}
-            _move(pipeline, entry, due, fields | {"paused": str(int(entry.is_paused))})
+            fields = {"digest": its_digest, "paused": str(int(entry.is_paused))}
+            if entry.invalid or (before and before.state == "invalid"):
+                fields["reason"] = entry.invalid or ""
+            _move(pipeline, entry, due, fields)
     return dues
 
 
@@ -151,6 +153,8 @@ def state_of(entry: Entry, due: datetime | None) -> str:
         return "disabled"
     if entry.is_paused:
         return "paused"
+    if not (entry.cron or entry.every_s or entry.at):
+        return "standing"  # a drain that is in force at all times
     return "scheduled" if due else "ended"
 
 

@@ -424,3 +424,15 @@ def test_a_database_that_is_away_ends_each_with_3(here, monkeypatch, tmp_path, c
     assert err.startswith("rqscan: error: cannot ")
     assert "hidden" not in err
     assert not client.exists(keys.RUNS)
+
+
+def test_a_task_is_added_as_the_file_has_it(rig):
+    row = rig.json("schedule", "add", "tidy", "--task", "prune", "--older-than", "90d",
+                   "--cron", "0 3 * * *", "--when", "idle")  # fmt: skip
+    assert (row["state"], row["when"]) == ("scheduled", "idle")
+    standing = rig.json("schedule", "add", "keep", "--task", "drain")
+    assert (standing["state"], standing["next_at"]) == ("standing", None)
+    wrong = rig.run("schedule", "add", "both", "127.0.0.1", "--task", "drain")
+    assert (wrong.returncode, "or task, got both" in wrong.stderr) == (2, True)
+    wrong = rig.run("schedule", "add", "old", "--task", "prune", "--every", "1d")
+    assert (wrong.returncode, "older_than_s" in wrong.stderr) == (2, True)

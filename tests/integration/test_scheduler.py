@@ -434,6 +434,43 @@ def test_rq_schedulers_own_interface_works_with_json(settings, client):
     assert {job.id for job in scheduler.get_jobs()} == {later.id, again.id, bad.id}
 
 
+@pytest.mark.filterwarnings("ignore:Version 0.22.0:FutureWarning")  # crontab's, in cron()
+def test_rq_schedulers_jobs_are_repeated_by_redis_clock_and_move_in_one_step(settings, client):
+    scheduler = ScanScheduler("wakaka", connection=client, settings=settings)
+    queue = ScanQueue("wakaka", connection=client)
+    begin = now(client).replace(microsecond=0) - timedelta(seconds=150)
+    often = scheduler.schedule(begin, RUN_CHUNK, args=[1], interval=60, repeat=5)
+    twice = scheduler.schedule(begin, RUN_CHUNK, args=[2], interval=60, repeat=2)
+    nightly = scheduler.cron("0 2 * * *", RUN_CHUNK, args=[3])
+    later = scheduler.enqueue_in(timedelta(days=1), RUN_CHUNK, 4)
+    assert scheduler.count() == 4
+    due = dict(scheduler.get_jobs(with_times=True))
+    assert (due[nightly].hour, due[nightly].minute, due[often]) == (2, 0, naive(begin))
+    scheduler.change_execution_time(later, begin)
+    scheduler.cancel(later.id)
+    with pytest.raises(ValueError, match="not in scheduled jobs"):
+        scheduler.change_execution_time(later, begin)
+    scheduler.run(burst=True)
+    assert sorted(queue.job_ids) == sorted([often.id, twice.id])
+    due = dict(scheduler.get_jobs(with_times=True))
+    assert due[often] == due[twice] == naive(begin + timedelta(seconds=180))  # no drift
+    for job in (often, twice):
+        client.zadd(scheduler.scheduled_jobs_key, {job.id: begin.timestamp()})
+    ScanScheduler("wakaka", connection=client, settings=settings).run(burst=True)
+    assert {job.id for job in scheduler.get_jobs()} == {often.id, nightly.id}
+    client.set(keys.LEADER, "another")
+    client.zadd(scheduler.scheduled_jobs_key, {often.id: begin.timestamp()})
+    before = queue.job_ids
+    scheduler.enqueue_jobs()
+    assert queue.job_ids == before
+    assert client.zscore(scheduler.scheduled_jobs_key, often.id) == begin.timestamp()
+
+
+def naive(at: datetime) -> datetime:
+    """Write a time as rq-scheduler gives it."""
+    return at.astimezone(UTC).replace(tzinfo=None)
+
+
 def test_the_command_runs_until_a_signal(settings, client, home, short_path):
     config = short_path / "rqscan.toml"
     config.write_text(
