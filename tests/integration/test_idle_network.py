@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from rqscan.home import keep_id, known_id
+from rqscan.scan.progress import read_progress
 from rqscan.settings import DatabaseSettings, IdleSettings
 from rqscan.store.spool import Spool
 from rqscan.tally import Drainage, Go
@@ -153,7 +154,9 @@ def test_rows_are_forced_by_the_deadline_if_the_traffic_never_ends(worker_side, 
 @pytest.mark.slow
 @pytest.mark.timeout(1_100)
 @pytest.mark.parametrize("mode", ["direct", "spool_first"])
-def test_ten_minutes_without_the_database_under_load(worker_side, traffic, mariadb, mode):
+def test_ten_minutes_without_the_database_under_load(
+    worker_side, traffic, mariadb, redis_server, mode
+):
     rig, url = worker_side, mariadb.database_url()
     rig.env |= {
         "RQSCAN_DATABASE_URL": url, "RQSCAN_SPOOL_MODE": mode, "RQSCAN_SPOOL_MAX_DELAY_S": "3600",
@@ -164,9 +167,10 @@ def test_ten_minutes_without_the_database_under_load(worker_side, traffic, maria
     scan_id = rig.json(*argv, "-p", str(SEEN), "--no-wait")["scan_id"]
 
     def done() -> int:
-        (scan,) = (x for x in rig.json("top", "--once")["scans"] if x["scan_id"] == scan_id)
-        assert not scan["chunks"]["failed"]
-        return scan["chunks"]["done"]
+        with redis_server.client() as client:
+            counted = read_progress(client, scan_id).chunks
+        assert not counted.failed
+        return counted.done
 
     wait_for(lambda: done() > 20)
     mariadb.kill()
