@@ -93,6 +93,7 @@ class _Server:
         self.folder = folder
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.env: dict[str, str] = {}
 
     def _spawn(self, executable: str, *argv: str) -> None:
         with self.log.open("ab") as log:
@@ -101,6 +102,7 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | self.env,
             )
 
     def _wait_until(self, answers: Callable[[], bool]) -> None:

@@ -1,24 +1,36 @@
 """Three schedulers, one of which dies, freezes or is cut off every few seconds: each run once."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
+from redis.connection import AbstractConnection
 
 from rqscan.broker import keys
+from rqscan.broker.connect import connect
+from rqscan.broker.queues import ScanQueue
+from rqscan.schedule.calendar import run_id
+from rqscan.schedule.entries import read_entries
+from rqscan.schedule.maker import Maker
+from rqscan.schedule.misfire import Run
 from rqscan.settings import RedisSettings
 from rqscan.store.journal import Journal
 from rqscan.store.migrate import open_current
+from rqscan.store.queries import _Query
+from rqscan.store.repository import Repository
 from tests.servers import wait_for
 
 ROOT = Path(__file__).parents[2]
+SCAN = {"targets": ["127.0.0.1"], "ports": "80"}
 ENTRIES = 200
 FAULT_EVERY_S = 3
 CHILD = """
@@ -133,3 +145,53 @@ def test_the_runs_made_are_the_runs_due_whoever_leads(settings, client, crew, la
     assert Counter((run.name, run.due_at) for run in found) == Counter(expected)
     assert {run.outcome for run in found} == {"fired"}
     assert all(process.poll() is None for process in crew.running.values())
+
+
+def make_and_die_before(settings, calls: int) -> None:
+    """Be killed before that many commands and statements; end with 0 if there are not so many."""
+    done = count(1)
+
+    def counted(function):
+        def call(*args, **kwargs):
+            if next(done) == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    AbstractConnection.send_packed_command = counted(AbstractConnection.send_packed_command)
+    _Query.__call__ = counted(_Query.__call__)
+    with connect(settings) as client:
+        maker = Maker(settings, client)
+        maker.round()
+        maker.close()
+    os._exit(0)
+
+
+def test_a_run_that_is_cut_off_anywhere_is_made_once(settings, client):
+    table = {"name": "a", "every_s": 3600, "scan": SCAN, "overlap": "run"}
+    entry = read_entries(replace(settings, schedule=[table]))["a"]
+    queue = ScanQueue("default", connection=client)
+    begin = now(client).replace(microsecond=0)
+    with open_current(settings) as database:
+        for calls in count(1):
+            due = begin + timedelta(seconds=calls)
+            run = msgspec.json.encode(Run(entry=entry, due=due, at=due))
+            client.zadd(keys.RUNS, {run: due.timestamp()})
+            if not (pid := os.fork()):
+                make_and_die_before(settings, calls)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert code in {0, -signal.SIGKILL}
+            maker = Maker(settings, client)
+            maker.round()
+            maker.close()
+            scan_id = run_id("a", due)
+            assert not client.exists(keys.RUNS)
+            assert [job for job in queue.job_ids if job.startswith(scan_id)] == [f"{scan_id}-0-1"]
+            (made,) = Journal(database).runs("a", 1)
+            assert (made.due_at, made.outcome, made.scan_id) == (due, "fired", scan_id)
+            assert Repository(database).progress(scan_id).chunks.total == 1
+            if code == 0:
+                break
+        assert len(Journal(database).runs("a", 10_000)) == calls
+    assert calls > 15

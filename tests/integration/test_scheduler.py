@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.broker.queues import ScanQueue
@@ -190,6 +191,39 @@ def test_an_outage_of_redis_loses_and_doubles_nothing(
     assert process.poll() is None
     events = Counter(json.loads(line)["event"] for line in log.read_text().splitlines())
     assert (events["redis_lost"], events["redis_back"], events["entry_invalid"]) == (1, 1, 1)
+
+
+@pytest.mark.slow
+def test_redis_away_for_half_a_minute_is_dealt_with_as_each_entry_says(
+    settings, client, start, redis_server
+):
+    policies = {"skip": {}, "once": {}, "all": {}, "all-late": {"misfire_deadline_s": 10}}
+    tables = [
+        {"name": name, "every_s": 1, "misfire": name.partition("-")[0]} | more
+        for name, more in policies.items()
+    ]
+    settings = with_entries(settings, *tables)
+    start(settings)
+    wait_for(lambda: {run[:-17] for run in made(settings)} == policies.keys(), what="runs of all")
+    redis_server.stop()
+    away_at = clock.now()
+    wait_for(lambda: clock.now() > away_at + timedelta(seconds=30), 40)
+    redis_server.start()
+    wait_for(lambda: seconds_of(settings, "all")[-1] > naive(clock.now()) - timedelta(seconds=2))
+    wait_for(lambda: seconds_of(settings, "all")[-1] > naive(away_at) + timedelta(seconds=45))
+    gaps = {name: max(b - a for a, b in pairwise(seconds_of(settings, name))) for name in policies}
+    assert gaps["all"] == timedelta(seconds=1)
+    assert timedelta(seconds=14) < gaps["skip"] < timedelta(seconds=20)
+    assert timedelta(seconds=19) < gaps["all-late"] < timedelta(seconds=26)
+    assert timedelta(seconds=29) < gaps["once"] < timedelta(seconds=36)
+    missed = {run[:-17] for run in made(settings, "missed")}
+    assert missed == policies.keys() - {"all"}
+
+
+def seconds_of(settings, name: str) -> list[datetime]:
+    """Give the due times of an entry's runs that were made."""
+    found = reversed(history(settings))
+    return [naive(run.due_at) for run in found if (run.name, run.outcome) == (name, "fired")]
 
 
 def test_a_redis_that_lost_everything_goes_on_where_the_journal_ends(settings, client, start):
