@@ -32,6 +32,7 @@ __all__ = [
     "read_entries",
     "read_entry",
     "to_utc",
+    "with_kept",
 ]
 
 _YEARS = range(1970, 2200)  # whatever is computed from these fits a datetime
@@ -89,10 +90,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 def read_entries(
     settings: Settings, kept: Mapping[str, KeptEntry] | None = None
 ) -> dict[str, Entry]:
-    """Check each table of the settings, in the file's order, and what the journal keeps.
-
-    A name that the file has too is the file's.
-    """
+    """Check each table of the settings, in the file's order, and what the journal keeps."""
     load_kinds(settings.jobs.path, plugins())
     entries: dict[str, Entry] = {}
     for number, table in enumerate(settings.schedule, 1):
@@ -105,7 +103,15 @@ def read_entries(
         else:
             entry = read_entry(table, settings)
         entries[entry.name] = entry
-    for name, one in (kept or {}).items():
+    return with_kept(entries, kept or {}, settings)
+
+
+def with_kept(
+    of_file: Mapping[str, Entry], kept: Mapping[str, KeptEntry], settings: Settings
+) -> dict[str, Entry]:
+    """Add what the journal keeps to the entries of the file, whose names are theirs."""
+    entries = dict(of_file)
+    for name, one in kept.items():
         if one.table is not None and name not in entries:
             entries[name] = read_entry(one.table, settings)
         if one.is_paused and name in entries:

@@ -36,9 +36,14 @@ class Making:
             given.write(msgpack.encode((self._settings, claim)))
             given.seek(0)
             argv = [sys.executable, "-m", "rqscan.schedule.maker", str(os.getpid())]
-            self._child = subprocess.Popen(
-                argv, stdin=given, stdout=subprocess.PIPE, start_new_session=True
-            )
+            try:
+                self._child = subprocess.Popen(
+                    argv, stdin=given, stdout=subprocess.PIPE, start_new_session=True
+                )
+            except OSError as e:  # the limit of processes, or no memory
+                self._start_at = time.monotonic() + AGAIN_S
+                log(Event.ERRAND_FAILED, errand="make runs", reason=str(e))
+                return
         assert self._child.stdout
         self._selector.register(self._child.stdout, selectors.EVENT_READ, self._on_output)
 

@@ -27,17 +27,19 @@ from rqscan.errors import RedisUnavailable, StoreUnavailable
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import Clockwork
+from rqscan.fleet.schedulers import living
 from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
 from rqscan.schedule import table
-from rqscan.schedule.entries import Entry, read_entries
+from rqscan.schedule.entries import Entry, read_entries, with_kept
 from rqscan.schedule.lease import Lease
 from rqscan.schedule.maker import Maker
 from rqscan.schedule.making import Making
 from rqscan.schedule.misfire import runs_of
 from rqscan.schedule.rq_jobs import RqJobs
 from rqscan.settings import Settings
-from rqscan.store.journal import Journal
+from rqscan.store.dialect import Limits
+from rqscan.store.journal import Journal, KeptEntry
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 
@@ -55,6 +57,9 @@ RETRY_S = 2.0
 READ_S = 30.0
 """How often the journal is read though nothing was heard of a change."""
 
+LIMITS = Limits(connect=1, answer=3)
+"""Of the database: shorter than the lease, and runs are to be fired meanwhile."""
+
 PAGE = 100
 """Entries that are fired in one round trip."""
 
@@ -70,8 +75,9 @@ class ScanScheduler(RqJobs):
         super().__init__(*args, **kwargs)
         self.name = kwargs.get("name") or f"{socket.gethostname()}.{os.getpid()}"
         self.settings = settings or config.load()
-        self._entries = read_entries(self.settings)
-        self._of_file = table.digest(self._entries.values())
+        self._of_file = self._entries = read_entries(self.settings)
+        self._kept: dict[str, KeptEntry] = {}
+        self._digest = table.digest(self._of_file.values())
         self._due: dict[str, datetime] = {}  # of the entries, while we lead
         self._handshake = Handshake(self.name, self.settings)
         self._lease = Lease(self.connection, self.name)
@@ -181,6 +187,7 @@ class ScanScheduler(RqJobs):
         if not (led and is_ours):
             log(Event.LEADER_TAKEN, scheduler=self.name)
             self._read_at = 0.0
+            self._forget_gone()
             self.connection.script_load(scripts.FIRE.text)
         if time.monotonic() >= self._read_at and not self._read(must=not (led and is_ours)):
             self._lease.release()
@@ -191,7 +198,7 @@ class ScanScheduler(RqJobs):
     def _is_of_fleet(self) -> bool:
         if self._handshake.is_due():
             answer = None
-            with suppress(StoreUnavailable), open_current(self.settings) as database:
+            with suppress(StoreUnavailable), open_current(self.settings, LIMITS) as database:
                 answer = {"store_id": Repository(database).store_id()}
             self._handshake.learn(answer)
         found = self.connection.hmget(keys.STORE, "store_id", "protocol")
@@ -203,30 +210,50 @@ class ScanScheduler(RqJobs):
         said: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "entries": self._of_file,
+            "entries": self._digest,
         }
         said |= {"at": self._now().timestamp()}
         self.connection.hset(keys.SCHEDULERS, self.name, json.encode(said))
 
+    def _forget_gone(self) -> None:
+        """Take out of the list who was killed: one that only seemed to be comes back by itself."""
+        said = {n.decode(): raw for n, raw in self.connection.hgetall(keys.SCHEDULERS).items()}
+        if gone := said.keys() - {one.name for one in living(said, self._now())}:
+            self.connection.hdel(keys.SCHEDULERS, *gone)
+
     def _read(self, *, must: bool) -> bool:
         """Read the journal and bring Redis in line; False if it is away and we `must` know it."""
         self._read_at = time.monotonic() + READ_S
+        last_due: dict[str, datetime] = {}
+        known: dict[str, table.Known] | None = {}
         try:
-            with open_current(self.settings) as database:
+            with open_current(self.settings, LIMITS) as database:
                 journal = Journal(database)
-                entries = read_entries(self.settings, journal.entries())
-                known = table.read(self.connection)
-                last_due = journal.last_due() if known is None else {}
+                kept = journal.entries()
+                if must and (known := table.read(self.connection)) is None:
+                    last_due = journal.last_due()
         except StoreUnavailable:
             return not must
-        if must or entries != self._entries:
-            now, due = self._now(), {}
-            is_ours = self._lease.write(
-                lambda p: due.update(table.move_all(p, entries, known, last_due=last_due, now=now))
-            )
-            if not is_ours:
-                return False
-            self._entries, self._due = entries, due
+        if not must and kept == self._kept:
+            return True
+        entries = with_kept(self._of_file, kept, self.settings)
+        changed = entries
+        if not must:
+            names = {n for n in entries | self._entries if entries.get(n) != self._entries.get(n)}
+            known = table.read(self.connection, names)
+            changed = {name: entries[name] for name in names & entries.keys()}
+        now = self._now()
+        dues: dict[str, datetime] = {}
+
+        def write(pipeline: Pipeline) -> None:
+            dues.update(table.move_all(pipeline, changed, known, last_due=last_due, now=now))
+
+        if not self._lease.write(write):
+            return False
+        stay = self._due if not must else {}
+        self._due = {name: due for name, due in stay.items() if name in entries.keys() - changed}
+        self._due |= dues
+        self._entries, self._kept = entries, kept
         return True
 
     def _fire_due(self) -> float:

@@ -4,7 +4,7 @@ Only the leader moves entries; who makes runs notes what came of them; the monit
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -37,19 +37,20 @@ def digest(entries: Iterable[Entry]) -> str:
     return blake2b(json.encode(list(entries)), digest_size=8).hexdigest()
 
 
-def read(client: Any) -> dict[str, Known] | None:
-    """Give what Redis knows of each entry; None if it knows nothing of any schedule."""
+def read(client: Any, names: Collection[str] | None = None) -> dict[str, Known] | None:
+    """Give what Redis knows of some entries, or of all; None if it has forgotten the schedule."""
     with client.pipeline(transaction=False) as pipe:
         pipe.zrange(keys.SCHEDULE, 0, -1)
         pipe.exists(keys.SCHEDULE_KNOWN)
-        names, is_known = pipe.execute()
-        for name in names:
-            pipe.hmget(keys.schedule_entry(name.decode()), "due", "digest", "state")
+        raw, is_known = pipe.execute()
+        there = [name.decode() for name in raw if names is None or name.decode() in names]
+        for name in there:
+            pipe.hmget(keys.schedule_entry(name), "due", "digest", "state")
         found = pipe.execute()
     texts = ([(value or b"").decode() for value in values] for values in found)
     known = {
-        name.decode(): Known(_time(due), its_digest, state)
-        for name, (due, its_digest, state) in zip(names, texts, strict=True)
+        name: Known(_time(due), its_digest, state)
+        for name, (due, its_digest, state) in zip(there, texts, strict=True)
     }
     return known if is_known else None
 
@@ -67,7 +68,7 @@ def move_all(
     Args:
         pipeline: of a transaction that holds while we lead.
         entries: by name.
-        known: what `read` gave.
+        known: what `read` gave; of these, what is not among the entries is forgotten.
         last_due: of runs that something is known to have come of: from these on, where Redis has
             forgotten the schedule.
         now: by Redis' clock.

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from rqscan.chance import chance
 from rqscan.errors import Fault, StoreUnavailable
 from rqscan.settings import Settings
-from rqscan.store.dialect import Dialect
+from rqscan.store.dialect import PATIENT, Dialect, Limits
 from rqscan.store.dialects import dialect_of
 from rqscan.store.queries import load
 
@@ -36,7 +36,7 @@ class Database:
         self._is_busy = False
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def open(cls, settings: Settings, limits: Limits = PATIENT) -> Self:
         """Connect to the database of the settings; its schema is taken as it is.
 
         Raises:
@@ -44,7 +44,7 @@ class Database:
             HomeUnavailable: the home of the default database cannot be made.
             StoreUnavailable: it cannot be reached, or refuses us.
         """
-        database = cls(dialect_of(settings))
+        database = cls(dialect_of(settings, limits))
         try:
             with database.transaction(read_only=True):
                 pass

@@ -12,18 +12,19 @@ from rqscan import clock
 from rqscan.errors import StoreUnavailable
 from rqscan.settings import Settings
 from rqscan.store.database import Database
+from rqscan.store.dialect import PATIENT, Limits
 
 __all__ = ["apply", "current", "open_current", "pending"]
 
 
-def open_current(settings: Settings) -> Database:
+def open_current(settings: Settings, limits: Limits = PATIENT) -> Database:
     """Open the database of the settings and bring its schema up to date.
 
     Raises:
         ConfigError, HomeUnavailable: as `Database.open`.
         StoreUnavailable: it cannot be reached, refuses us, or is newer than this program.
     """
-    database = Database.open(settings)
+    database = Database.open(settings, limits)
     try:
         apply(database)
     except BaseException:
