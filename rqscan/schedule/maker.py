@@ -33,6 +33,7 @@ from rqscan.schedule.misfire import Run
 from rqscan.schedule.tasks import send
 from rqscan.settings import Settings
 from rqscan.store.database import Database
+from rqscan.store.dialect import Limits
 from rqscan.store.journal import Journal
 from rqscan.store.migrate import open_current
 
@@ -43,8 +44,9 @@ PAGE = 100
 LOOK_S = 1.0
 """Pause between two looks at runs that wait, or at an empty list."""
 
-AWAY_S = 2.0
-"""Pause after the store was away."""
+
+LIMITS = Limits(connect=5, answer=15)
+"""Of the database: what waits for it is told as waiting."""
 
 WORK_S = 300.0
 """Then a fresh process goes on: what a library leaks is gone with it."""
@@ -110,7 +112,7 @@ class Maker:
             return None, Made("failed", "it cannot be read")
         try:
             if self._database is None:
-                self._database = open_current(self._settings)
+                self._database = open_current(self._settings, LIMITS)
             made = self._outcome(run, self._database)
             if made.outcome != "waiting":
                 Journal(self._database).add_run(_record(run, made, fired_at))
