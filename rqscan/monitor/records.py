@@ -88,9 +88,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
     last_at: Moment | None = None
     lateness_s: Annotated[float, Meta(lt=1e12)] | None = None
     paused: bool = False
-    state: str | None = (
-        None  # scheduled, paused, disabled, invalid, ended; waiting: its last run is
-    )
+    state: str | None = None  # as `schedule.table` writes it, or waiting: its last run does
     reason: str | None = None  # why it is invalid, or what came of its last run
     outcome: str | None = None  # of its last run: fired, skipped, missed, waiting, refused, failed
 
