@@ -74,7 +74,7 @@ def _age(_ctx: click.Context, _param: click.Parameter, text: str) -> timedelta:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
 def prune(age: timedelta, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete old scans with all that they have found, a little at a time.
+    """Delete old scans with all that they have found, and old runs of the schedule's history.
 
     What has not ended stays, and what this host's spool or quarantine holds rows of. One that is
     cut off has done its part, and the next goes on. The database's files do not shrink: what comes
@@ -89,7 +89,7 @@ def prune(age: timedelta, dry_run: bool, yes: bool, as_json: bool) -> None:
         (pruner.count if dry_run else pruner.prune)()
     done = pruner.pruned
     if as_json:
-        gone = {"scans": done.scans, "chunks": done.chunks, "observations": done.observations}
+        gone = {name: getattr(done, name) for name in ("scans", "chunks", "observations", "runs")}
         kept = {"not_ended": done.not_ended, "spooled": done.spooled}
         print_json({"before": iso(pruner.before), "dry_run": dry_run} | gone | {"kept": kept})
         return

@@ -74,7 +74,9 @@ def _span_option(flag: str, key: str, text: str) -> Callable[[Any], Callable[...
 @click.option("--kind", "kinds", multiple=True, callback=split, help="Kinds, by commas.")
 @click.option("--exclude", multiple=True, metavar="TARGET", callback=split,
               help="Leave out (may be repeated).")  # fmt: skip
-@click.option("--task", type=click.Choice(["drain", "prune"]), help="What to do instead of a scan.")
+@click.option(
+    "--task", type=click.Choice(["drain", "prune", "upkeep"]), help="What to do instead of a scan."
+)
 @_span_option("--older-than", "older_than_s", "How long ago scans have ended that `prune` deletes.")
 @click.option("-q", "--queue", help="The queue of its scans.")
 @_span_option("--jitter", "jitter_s", "Put each run off by up to so long.")

@@ -9,6 +9,7 @@ prints one JSON line; a failure is one line of text and an exit code: the chore 
 - look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
   enqueued, and of those that have ended in the store or in Redis only
 - prune: delete the scans that ended longer ago than the argument (s)
+- upkeep: bring up to date what the database's planner knows of the tables
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
   chunk, generation, attempt, worker, error, seconds worked and time of the end of each
 """
@@ -72,6 +73,12 @@ def _prune(settings: Settings, age_s: Any) -> dict[str, Any]:
     return structs.asdict(pruner.pruned)
 
 
+def _upkeep(settings: Settings, _: Any) -> dict[str, Any]:
+    with open_current(settings) as database, database.transaction() as connection:
+        database.queries.upkeep(connection)
+    return {}
+
+
 def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
     outbox, recorded = Outbox(settings), 0
     for ended in msgspec.convert(argument, list[Ended]):
@@ -92,6 +99,7 @@ VERBS: dict[str, Callable[[Settings, Any], dict[str, Any]]] = {
     "look": _compare,
     "ended": _ended,
     "prune": _prune,
+    "upkeep": _upkeep,
 }
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ class Commands:
             "log-level": self._on_log_level,
             "drain-spool": self._on_drain_spool,
             "prune": self._on_prune,
+            "upkeep": self._on_upkeep,
             "stacks": lambda _, say: self._attempts.dump_stacks(lambda jobs: say({"jobs": jobs})),
         }
 
@@ -193,6 +194,10 @@ class Commands:
 
     def _on_prune(self, args: Data, say: Say) -> None:
         self._errands.run("prune", _seconds(args, "older_than_s"))
+        say({})
+
+    def _on_upkeep(self, _: Data, say: Say) -> None:
+        self._errands.run("upkeep")
         say({})
 
     def _on_log_level(self, args: Data, say: Say) -> None:

@@ -71,7 +71,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     at: datetime | None = None
     zone: str = "UTC"
     scan: ScanRequest | None = None
-    task: Literal["drain", "prune"] | None = None  # in place of a scan
+    task: Literal["drain", "prune", "upkeep"] | None = None  # in place of a scan
     older_than_s: Annotated[float, Meta(ge=60, le=3e9)] | None = None  # what `prune` deletes
     queue: str = "default"
     jitter_s: Seconds = 0.0  # most that a run is put off, by name and due time

@@ -32,10 +32,10 @@ def send(settings: Settings, client: Any, entry: Entry) -> str:
         redis.RedisError: Redis is away.
     """
     homes = _homes(client)
-    if entry.task == "prune":
-        args = {"older_than_s": entry.older_than_s}
+    if entry.task != "drain":
+        args = {"older_than_s": entry.older_than_s} if entry.task == "prune" else {}
         everybody = [one for ones in homes.values() for one in ones]
-        return f"{_ask(client, 'prune', args, everybody, 'in the fleet')} prunes the store"
+        return f"sent to {_ask(client, str(entry.task), args, everybody, 'in the fleet')}"
     keeping = {home: ones for home, ones in homes.items() if any(map(_rows, ones))}
     delay_s = 0.0
     if entry.when == "idle":

@@ -5,13 +5,14 @@ What Redis may forget and the schedule may not.
 
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec import json, structs
 
 from rqscan import clock
 from rqscan.model import RunRecord
-from rqscan.store.chunks import text
+from rqscan.store.chunks import BATCH, text
 from rqscan.store.database import Database
 
 __all__ = ["Journal", "KeptEntry"]
@@ -92,6 +93,16 @@ class Journal:
         with self._database.transaction(read_only=True) as connection:
             found = self._queries.last_runs(connection)
             return {name: clock.from_iso(due_at) for name, due_at in found}
+
+    def forget_runs(self, before: datetime) -> int:
+        """Forget the runs that were due before a time, but the last of each entry; counts them."""
+        count = 0
+        for name, last in self.last_due().items():
+            only = {"name": name, "before": text(min(before, last)), "page": BATCH}
+            forget = partial(self._queries.delete_some_runs, **only)
+            while some := self._database.write(forget):
+                count += some
+        return count
 
     def last_scan(self, name: str) -> str | None:
         """Give the id of the scan that an entry started last."""

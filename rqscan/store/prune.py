@@ -16,6 +16,7 @@ from msgspec import Struct
 from rqscan import clock
 from rqscan.store.chunks import BATCH, text
 from rqscan.store.database import Database
+from rqscan.store.journal import Journal
 from rqscan.store.repository import Repository
 
 __all__ = ["Pruned", "Pruner"]
@@ -27,6 +28,7 @@ class Pruned(Struct, kw_only=True):
     scans: int = 0
     chunks: int = 0
     observations: int = 0
+    runs: int = 0  # of the schedule's history
     not_ended: int = 0
     spooled: int = 0
 
@@ -62,6 +64,7 @@ class Pruner:
             if is_gone:  # else it is planned again, or another prune has it
                 self.pruned.scans += 1
                 self._sweep(scan_id)
+        self.pruned.runs += Journal(self._database).forget_runs(self.before)
 
     def count(self) -> None:
         """Count what `prune` would delete."""

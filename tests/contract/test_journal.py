@@ -161,3 +161,16 @@ def test_a_database_that_is_away_is_told(mariadb, tmp_path):
                 ask()
         with pytest.raises(StoreUnavailable):
             journal.add_entry("a", TABLE)
+
+
+def test_old_runs_are_forgotten_but_the_last_of_each_entry(journal, monkeypatch):
+    monkeypatch.setattr("rqscan.store.journal.BATCH", 3)
+    for minute in range(10):
+        journal.add_run(a_run("often", minute))
+    journal.add_run(a_run("once", 1))
+    assert journal.forget_runs(T0) == 0
+    assert journal.forget_runs(T0 + timedelta(minutes=8)) == 8
+    left = {(run.name, run.scan_id) for run in journal.runs(None, 100)}
+    assert left == {("often", "often-8"), ("often", "often-9"), ("once", "once-1")}
+    assert journal.forget_runs(T0 + timedelta(days=1)) == 1
+    assert {run.scan_id for run in journal.runs(None, 100)} == {"often-9", "once-1"}

@@ -247,11 +247,11 @@ def test_command_keeps_what_the_spool_and_the_quarantine_hold(settings, database
     code, out, err = command("--older-than", "30d", "--json")
     assert (code, err) == (0, "")
     done, told = msgspec.json.decode(out), msgspec.json.decode(would[1])
-    assert list(done) == ["before", "dry_run", "scans", "chunks", "observations", "kept"]
+    assert list(done) == ["before", "dry_run", "scans", "chunks", "observations", "runs", "kept"]
     assert (done.pop("dry_run"), told.pop("dry_run")) == (False, True)
     assert told.pop("before") < done.pop("before")
     kept = {"not_ended": 0, "spooled": 2}
-    assert done == told == {"scans": 1, "chunks": 3, "observations": 12, "kept": kept}
+    assert done == told == {"scans": 1, "chunks": 3, "observations": 12, "runs": 0, "kept": kept}
     assert set(left(database)["scans"]) == {"spooled", "refused"}
 
 

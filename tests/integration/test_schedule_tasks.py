@@ -96,8 +96,14 @@ def test_a_prune_is_done_by_one_worker(client, fleet):
         connection.cursor().execute("UPDATE scans SET requested_at = %s", [old])
     made = run(client, settings, task="prune", older_than_s=90 * 86_400)
     assert made.outcome == "fired"
-    assert made.reason in {"one prunes the store", "two prunes the store"}
+    assert made.reason in {"sent to one", "sent to two"}
     wait_for(lambda: in_store(settings) == ([], {}))
+
+
+def test_the_upkeep_is_done_by_one_worker(client, fleet):
+    settings, *_ = fleet
+    made = run(client, settings, task="upkeep")
+    assert (made.outcome, made.reason in {"sent to one", "sent to two"}) == ("fired", True)
 
 
 def test_a_task_that_nobody_answers_has_failed(client, fleet):

@@ -85,3 +85,11 @@ DELETE FROM observations WHERE scan_id = :scan_id AND chunk <= :last LIMIT :page
 INSERT INTO runs (name, due_at, fired_at, lateness_s, outcome, reason, scan_id)
 VALUES (:name, :due_at, :fired_at, :lateness_s, :outcome, :reason, :scan_id)
 ON DUPLICATE KEY UPDATE outcome = outcome;
+
+-- name: delete_some_runs(name, before, page)!
+-- Forget some of the runs of an entry that were due before a time.
+DELETE FROM runs WHERE name = :name AND due_at < :before LIMIT :page;
+
+-- name: upkeep()
+-- What its planner knows of the tables is brought up to date.
+ANALYZE TABLE scans, chunks, observations, runs;

@@ -85,3 +85,12 @@ DELETE FROM observations WHERE row_key IN
 INSERT INTO runs (name, due_at, fired_at, lateness_s, outcome, reason, scan_id)
 VALUES (:name, :due_at, :fired_at, :lateness_s, :outcome, :reason, :scan_id)
 ON CONFLICT (name, due_at) DO NOTHING;
+
+-- name: delete_some_runs(name, before, page)!
+-- Forget some of the runs of an entry that were due before a time.
+DELETE FROM runs WHERE (name, due_at) IN
+    (SELECT name, due_at FROM runs WHERE name = :name AND due_at < :before LIMIT :page);
+
+-- name: upkeep()
+-- What its planner knows of the tables is brought up to date.
+PRAGMA optimize;
