@@ -31,7 +31,7 @@ SHAPES = {
 FEW, MANY, BUSY = "10x10", "10000x10", "10000x100"
 LATE_MS = 100  # 99 % of the runs of BUSY are fired within that
 MOST_GROWTH = 1.5  # times the CPU of FEW that MANY costs, with as many due
-WINDOW_S, QUICK_S = 8, 3
+WINDOW_S, QUICK_S = 7, 3
 QUICK_SHAPES = (FEW, BUSY)
 SLOWER = "rq-scheduler, 1 s"  # left out by --quick
 
@@ -90,10 +90,10 @@ def is_asked(name: str, asked: argparse.Namespace) -> bool:
 
 
 def window_s(name: str, key: str, asked: argparse.Namespace) -> int:
-    """Give the length of a window: of many entries all that a scheduler does now and then."""
+    """Give the length of a window: those that are compared hold all of a scheduler's cycle."""
     if asked.quick:
         return QUICK_S
-    return max(WINDOW_S, CONTENDERS[name].cycle_s if key in {MANY, BUSY} else 0)
+    return max(WINDOW_S, CONTENDERS[name].cycle_s if key in {FEW, MANY, BUSY} else 0)
 
 
 def print_shape(shape: Shape, runs: dict[str, list[dict[str, Any]]]) -> None:
