@@ -47,7 +47,7 @@ chaos: dev ## a fleet under random faults; MINUTES=10 SEED=n, DATABASE=1 with Ma
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(STOCK),--stock) $(if $(DATABASE),--database) $(if $(KEEP_DATA),--keep-data)
 
-# the systems that bench/jobs.py runs beside ours: never in .venv, where they would change its pins
+# the systems that bench/ runs beside ours: never in .venv, where they would change its pins
 .venv-bench/stamp: requirements-bench.txt | dev
 	rm -rf .venv-bench
 	$(BIN)/python -m venv .venv-bench

@@ -1,0 +1,1 @@
+"""What bench/scheduler.py runs: four schedulers, and a reader of the queue that they fill."""
