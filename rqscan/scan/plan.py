@@ -10,6 +10,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from math import ceil
 
 from msgspec import Struct, structs
@@ -96,6 +97,11 @@ class Plan(Struct, frozen=True):
         return self.scan.kinds[-1], number
 
 
+@lru_cache(1)  # who makes a scan a second would read the same ranges each time
+def _scope(allow: tuple[str, ...], deny: tuple[str, ...]) -> Scope:
+    return Scope(allow, deny)
+
+
 def make_plan(
     *,
     settings: Settings,
@@ -130,7 +136,7 @@ def make_plan(
     declared(settings, queue)
     # An excluded name stands for its addresses, wherever they come up among the targets.
     exclude = [*exclude, *(at for name in parse_targets(exclude).names for at in resolve(name))]
-    scope = Scope(settings.scope.allow, settings.scope.deny, exclude)
+    scope = _scope(tuple(settings.scope.allow), tuple(settings.scope.deny)).afresh(exclude)
     if skip_out_of_scope:
         wanted, outside = scope.split(targets)
     else:

@@ -250,9 +250,10 @@ class ScanScheduler(RqJobs):
 
         if not self._lease.write(write):
             return False
-        stay = self._due if not must else {}
-        self._due = {name: due for name, due in stay.items() if name in entries.keys() - changed}
-        self._due |= dues
+        if not must:
+            as_before = entries.keys() - changed
+            dues |= {name: due for name, due in self._due.items() if name in as_before}
+        self._due = dues
         self._entries, self._kept = entries, kept
         return True
 
