@@ -3,8 +3,9 @@
 .PHONY: help setup dev run check test test-all rq-suite bench chaos clean lock
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-# as many processes as cores, but no more servers than a small machine bears
-PYTEST := $(BIN)/pytest -n logical --maxprocesses 4
+# one process more than there are cores, since tests wait for servers most of the time, but no more
+# servers than a small machine bears
+PYTEST := $(BIN)/pytest -n $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14

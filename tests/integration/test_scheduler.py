@@ -36,7 +36,8 @@ from tests.servers import wait_for
 ROOT = Path(__file__).parents[2]
 SCAN = {"targets": ["127.0.0.1"], "ports": "80"}
 CHILD = """
-import sys, msgspec, redis
+import signal, sys, msgspec, redis
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins without
 from rqscan import logs
 from rqscan.settings import DatabaseSettings, IdleSettings, Settings
 from rqscan.schedule.scheduler import ScanScheduler
