@@ -273,12 +273,11 @@ class Loop:
         record = presence.Presence(
             name=self._name, boot=self._boot, client_id=self._command.client_id,
             state=self._fleet_state, queues=self._queues, concurrency=self._concurrency,
-            lease_s=self._settings.worker.lease_s, jobs=self._attempts.reports(),
             clock_offset_s=self._registration.clockwork.offset_s, holds=self._spooling.holds,
             clock_error_s=self._registration.clockwork.error_s, spool=self._spooling.report(),
             store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
-            done=self._ledger.done, failed=self._ledger.failed,
-            rss_bytes=presence.memory_bytes(self._attempts.pids),
+            done=self._ledger.done, failed=self._ledger.failed, lease_s=self._settings.worker.lease_s,
+            rss_bytes=presence.memory_bytes(self._attempts.pids), jobs=self._attempts.reports(),
         )  # fmt: skip
         state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
         mine = {"rqscan_client": self._command.client_id, "state": state}
