@@ -271,13 +271,13 @@ class Loop:
 
     def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
         record = presence.Presence(
-            name=self._name, boot=self._boot, client_id=self._command.client_id,
+            name=self._name, boot=self._boot, lease_s=self._settings.worker.lease_s,
             state=self._fleet_state, queues=self._queues, concurrency=self._concurrency,
-            clock_offset_s=self._registration.clockwork.offset_s, holds=self._spooling.holds,
-            clock_error_s=self._registration.clockwork.error_s, spool=self._spooling.report(),
-            store_id=self._handshake.store_id, mismatch=self._handshake.mismatch,
-            done=self._ledger.done, failed=self._ledger.failed, lease_s=self._settings.worker.lease_s,
-            rss_bytes=presence.memory_bytes(self._attempts.pids), jobs=self._attempts.reports(),
+            clock_offset_s=self._registration.clockwork.offset_s, jobs=self._attempts.reports(),
+            clock_error_s=self._registration.clockwork.error_s, failed=self._ledger.failed,
+            holds=self._spooling.holds, spool=self._spooling.report(), done=self._ledger.done,
+            mismatch=self._handshake.mismatch, client_id=self._command.client_id,
+            store_id=self._handshake.store_id, rss_bytes=presence.memory_bytes(self._attempts.pids),
         )  # fmt: skip
         state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
         mine = {"rqscan_client": self._command.client_id, "state": state}
