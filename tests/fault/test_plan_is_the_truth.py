@@ -123,9 +123,8 @@ def test_cancel_by_a_host_without_redis_reaches_the_fleet(rig, client):
     wait_for(lambda: not client.exists(keys.queue("wakaka")), 30)
     wait_for(lambda: client.zcard(keys.registry("wip", "wakaka")) == 0, 30)
     wait_for(lambda: client.zcard(keys.SCANS) == 0, 30)
-    assert {event["job"].rsplit("-", 2)[0] for event in worker.events if "job" in event} == {
-        busy["scan_id"]
-    }
+    # One of these may be claimed before its turn to be cancelled comes, and is stopped then.
+    assert not [one for one in worker.of("job_finished") if one["job"].startswith(waiting)]
 
 
 def test_another_store_is_told_once(rig, client):
