@@ -14,7 +14,7 @@ from rqscan.broker import keys
 __all__ = ["Lease"]
 
 LEASE_MS = 5000
-"""Longest time without a leader after one died; renewed at each turn and before each run."""
+"""Longest time without a leader after one died; renewed three times within it."""
 
 
 class Lease:
