@@ -127,7 +127,8 @@ def _look_at_half_ended(comparison: "Comparison", client: Any) -> None:
 def _look_at_counting(comparison: "Comparison", client: Any, unfinished: list[str]) -> None:
     """Look at the scans that Redis counts on, but for the `unfinished` ones of the store."""
     counting = {name.decode(errors="replace") for name in client.zrange(keys.SCANS, 0, -1)}
-    for scan_id in sorted(counting.difference(unfinished)):
+    # The newest first: what waits is taken away before the end of what runs makes room for it.
+    for scan_id in sorted(counting.difference(unfinished), reverse=True):
         with suppress(UsageError):  # of another store
             comparison.look_at(scan_id)
 

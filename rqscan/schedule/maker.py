@@ -44,7 +44,6 @@ PAGE = 100
 LOOK_S = 1.0
 """Pause between two looks at runs that wait, or at an empty list."""
 
-
 LIMITS = Limits(connect=5, answer=15)
 """Of the database: what waits for it is told as waiting."""
 
@@ -93,11 +92,6 @@ class Maker:
         self._waits = waits
         return told
 
-    @property
-    def is_waiting(self) -> bool:
-        """Tell whether a run stays on the list."""
-        return bool(self._waits)
-
     def close(self) -> None:
         """Close what is open."""
         if self._database is not None:
@@ -116,8 +110,6 @@ class Maker:
             made = self._outcome(run, self._database)
             if made.outcome != "waiting":
                 Journal(self._database).add_run(_record(run, made, fired_at))
-        except (redis.RedisError, redis.exceptions.RedisClusterException):
-            raise
         except ServiceUnavailable as e:
             self.close()
             made = Made("waiting", str(e))

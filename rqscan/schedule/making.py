@@ -58,6 +58,7 @@ class Making:
         self._selector.unregister(child.stdout)
         child.stdout.close()
         self._child = None
+        self._lines.clear()  # what it had begun to say
         return child.wait()
 
     def _on_output(self, _events: int) -> None:

@@ -56,8 +56,8 @@ class RqJobs(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
             self.connection.zadd(self.scheduled_jobs_key, {job.id: following.timestamp()})
         return job
 
-    def enqueue_job(self, job: Job) -> None:
-        """Move a due job to its queue, and its entry on to the next time if there is one."""
+    def enqueue_job(self, job: Job) -> bool:
+        """Move a due job to its queue, and on to its next time if any; tells whether we may."""
         following = self._next(job, self._now())
         if repeat := job.meta.get("repeat"):
             job.meta["repeat"] = left = int(repeat) - 1
@@ -72,7 +72,7 @@ class RqJobs(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
             else:
                 pipeline.zrem(self.scheduled_jobs_key, job.id)
 
-        self._write(move)
+        return self._write(move)
 
     def enqueue_jobs(self) -> list[Job]:
         """Move the due jobs to their queues; a job that cannot be read stays."""
@@ -83,7 +83,8 @@ class RqJobs(Scheduler):  # type: ignore[misc] # rq-scheduler has no types
             try:
                 job = self.job_class.fetch(job_id, connection=self.connection)
                 job.func_name  # noqa: B018 - raises what is wrong with it, before it is moved
-                self.enqueue_job(job)
+                if not self.enqueue_job(job):
+                    break  # another leads
                 jobs.append(job)
             except NoSuchJobError:
                 self.cancel(job_id)

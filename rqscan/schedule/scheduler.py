@@ -265,7 +265,7 @@ class ScanScheduler(RqJobs):
             found = self.connection.zrange(keys.SCHEDULE, 0, PAGE, withscores=True)
             due = [name.decode() for name, at_s in found if at_s <= now.timestamp()]
             fired = [self._runs(self._entries[n], now) for n in due if n in self._due]
-            if None in table.fire(self.connection, self._lease.claim, fired):
+            if not table.fire(self.connection, self._lease.claim, fired):
                 self._is_leader = False  # another leads, or has changed an entry
                 return 0.0
             for entry, _, _, following in fired:
@@ -273,10 +273,12 @@ class ScanScheduler(RqJobs):
                     self._due[entry.name] = following
                 else:
                     del self._due[entry.name]
-            if not due:
+            if not fired or self._is_stopping:
                 break
-        left_s: float = min([at_s - clock.now().timestamp() for _, at_s in found], default=LEAD_S)
-        return min(LEAD_S, left_s)
+        at = clock.now().timestamp()
+        # Of an entry that none of ours is nothing can be fired, however long it has been due.
+        left_s: list[float] = [at_s - at for name, at_s in found if name.decode() in self._due]
+        return min([LEAD_S, *left_s])
 
     def _runs(self, entry: Entry, now: datetime) -> tuple[Entry, datetime, list[Any], Any]:
         due = self._due[entry.name]

@@ -104,7 +104,7 @@ def move_all(
 
 def fire(
     client: Any, claim: bytes, fired: Iterable[tuple[Entry, datetime, list[Run], datetime | None]]
-) -> list[datetime | None]:
+) -> bool:
     """Put runs on the list of runs and move their entries on, each entry in one atomic step.
 
     Args:
@@ -113,7 +113,7 @@ def fire(
         fired: entry, the due time that it stands at, its runs, and its next due time.
 
     Returns:
-        Redis' time when each was fired; None where the lease is not ours or another has moved it.
+        Whether all were; False where the lease is not ours, or another has moved an entry.
 
     Raises:
         redis.exceptions.NoScriptError: the script is to be loaded.
@@ -125,13 +125,7 @@ def fire(
             asked += [iso(due), iso(following) if following else "", _score(entry, following)]
             asked += [state_of(entry, following), *(json.encode(run) for run in runs)]
             pipe.evalsha(scripts.FIRE.sha, 5, *asked)
-        answers = pipe.execute()
-    return [
-        from_iso("1970-01-01") + timedelta(seconds=answer[0], microseconds=answer[1])
-        if answer
-        else None
-        for answer in answers
-    ]
+        return all(pipe.execute())
 
 
 def _move(pipeline: Pipeline, entry: Entry, due: datetime | None, fields: dict[str, str]) -> None:

@@ -252,6 +252,17 @@ def test_a_signal_ends_it_and_gives_up_the_lead(settings, client, start, number)
     assert leader(client) is None
 
 
+def test_an_entry_that_is_nobodys_does_not_hold_up_the_leader(settings, client, start):
+    settings = with_entries(settings, {"name": "a", "every_s": 1})
+    process = start(settings)
+    wait_for(lambda: made(settings), what="a run")
+    client.zadd(keys.SCHEDULE, {"nobodys": 1})
+    before = len(made(settings))
+    wait_for(lambda: len(made(settings)) > before + 1, what="more runs")
+    process.terminate()
+    assert process.wait(10) == 0
+
+
 def test_a_signal_ends_it_while_redis_is_away(settings, client, start, redis_server, short_path):
     process = start(settings)
     wait_for(lambda: leader(client), what="a leader")
