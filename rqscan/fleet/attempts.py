@@ -20,7 +20,7 @@ from msgspec import structs
 
 from rqscan.errors import FailedError
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.reports import JobReport
 from rqscan.fleet.stable import outcomes
 from rqscan.fleet.stable.handle import Horse
 from rqscan.fleet.stable.horses import DISPLACED, GIVEN_BACK, Stable

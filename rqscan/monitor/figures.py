@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from rqscan.fleet.presence import JobReport, Presence
+from rqscan.fleet.presence import Presence
+from rqscan.fleet.reports import JobReport
 from rqscan.model import Counts, Progress
 from rqscan.monitor.records import Failure, Moment, Queue, Schedule, Task, Worker
 from rqscan.settings import WorkerSettings

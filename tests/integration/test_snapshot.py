@@ -19,7 +19,7 @@ from redis.connection import UnixDomainSocketConnection
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
 from rqscan.errors import RedisUnavailable
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.reports import JobReport
 from rqscan.model import Chunk
 from rqscan.monitor import snapshot
 from rqscan.monitor.fit import fit
@@ -32,15 +32,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CONTRACT = {
     "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers",
-    "redis": "up version rtt_ms",
-    "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers",
-    "workers": "name host pid state heartbeat_age_s queues job job_age_s jobs versions "
+    "redis": "up version rtt_ms memory_bytes memory_limit_bytes eviction clients is_replica unsaved",
+    "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers "
+    "drain_s deferred scheduled depths failures",
+    "workers": "name host pid concurrency state heartbeat_age_s is_connected queues job job_age_s jobs versions "
     "mismatch clock_offset_s utc_offset_s holds spool_rows spool rss_bytes done failed",
     "jobs": "id kind age_s limit_s progress",
-    "failed": "group error count last_at queue workers jobs",
+    "failed": "group error count last_at queue workers jobs kinds",
     "schedules": "name next_at last_at lateness_s paused state reason outcome",
     "scans": "scan_id state chunks eta_s",
-    "trouble": "what object cause",
+    "trouble": "what object cause level",
     "counters": "rescued lost refused fenced",
     "entries": "count planned overdue runs",
     "schedulers": "name host pid entries at",

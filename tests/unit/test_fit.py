@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 from rich.cells import cell_len
 
-from rqscan.fleet.presence import JobReport, SpoolReport
+from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
 from rqscan.monitor.fit import fit

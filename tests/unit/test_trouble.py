@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.reports import JobReport
 from rqscan.fleet.schedulers import Scheduler
 from rqscan.monitor import trouble
 from rqscan.monitor.records import Entries, Queue, Schedule, Server, Snapshot, Trouble, Worker
