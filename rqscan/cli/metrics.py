@@ -10,7 +10,7 @@ from rqscan.cli.group import Command, log_options
 from rqscan.errors import UsageError
 
 if TYPE_CHECKING:
-    from rqscan.monitor.metrics import Look
+    from rqscan.monitor.prometheus.metrics import Look
     from rqscan.monitor.records import Snapshot
     from rqscan.settings import Settings
 
@@ -30,7 +30,7 @@ def metrics(listen: str, port: int, once: bool, log_level: str, log_json: bool) 
     Once it has started it outlives each outage of Redis, and tells it: rqscan_redis_up is 0.
     """
     try:
-        from rqscan.monitor.metrics import serve, text
+        from rqscan.monitor.prometheus.metrics import serve, text
     except ModuleNotFoundError as e:
         if e.name is None or e.name.partition(".")[0] != "prometheus_client":
             raise
