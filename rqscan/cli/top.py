@@ -54,7 +54,7 @@ def top(
     look, shot = _look(settings(), is_whole=True), None
     for i in range(1 if once else refreshes or 1):
         time.sleep(interval if i else 0)
-        shot = look(shot)
+        shot = look()
         if as_json:
             print_json(shot)
         elif check:
@@ -81,12 +81,10 @@ def watch(
 
 
 def _look(settings: "Settings", *, is_whole: bool = False) -> "Look":
-    from functools import partial
-
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import reader, take
+    from rqscan.monitor.snapshot import Lookout
 
-    return partial(take, reader(connect(settings)), settings, is_whole=is_whole)
+    return Lookout(connect(settings), settings, is_whole=is_whole).look
 
 
 def _page(shot: "Snapshot", is_ascii: bool) -> str:

@@ -24,8 +24,8 @@ from rqscan.monitor.records import Snapshot
 
 __all__ = ["Look", "run"]
 
-Look = Callable[[Snapshot | None], Snapshot]
-"""Gives the fleet as it is; the last snapshot is handed over."""
+Look = Callable[[], Snapshot]
+"""Gives the fleet as it is."""
 
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 SIGNALS = {*ENDING, signal.SIGWINCH}
@@ -100,7 +100,7 @@ def run(look: Look, interval_s: float, refreshes: int | None, *, is_ascii: bool)
     Raises:
         RedisUnavailable: the very first look failed; later ones are tried again for ever.
     """
-    shot, looks, state, looked_at = look(None), 1, State(), time.monotonic()
+    shot, looks, state, looked_at = look(), 1, State(), time.monotonic()
     with _Terminal() as terminal:
         while not state.is_over:
             pause_s = interval_s if shot.redis.up else min(interval_s, RETRY_S)
@@ -108,7 +108,7 @@ def run(look: Look, interval_s: float, refreshes: int | None, *, is_ascii: bool)
             if state.is_due or (wait_s is not None and wait_s <= 0):
                 if looks == refreshes:
                     return
-                shot, looks, state = look(shot), looks + 1, structs.replace(state, is_due=False)
+                shot, looks, state = look(), looks + 1, structs.replace(state, is_due=False)
                 looked_at = time.monotonic()
                 continue
             width, height = terminal.size()

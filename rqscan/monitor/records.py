@@ -15,7 +15,8 @@ from rqscan.model import Counts
 from rqscan.states import WorkerState
 
 __all__ = [
-    "Entries", "Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker",
+    "Entries", "Failure", "Level", "Moment", "Queue", "Schedule", "Server", "Snapshot", "Task",
+    "Trouble", "Worker",
 ]  # fmt: skip
 
 Moment = Annotated[datetime, Meta(tz=True)]
