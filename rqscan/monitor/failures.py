@@ -144,7 +144,9 @@ class _Queue:
 
     def list(self, newest: dict[str, str]) -> None:
         """Take the newest by name, with their scores: a job that fails again has another."""
-        if not self.is_listed_whole:
+        if not self.is_listed_whole and len(newest) == LATEST:
+            if list(newest.items()) == list(islice(self.scores.items(), LATEST)):
+                return
             older = {name: at for name, at in self.scores.items() if name not in newest}
             newest = dict(islice((newest | older).items(), NEWEST))
         if list(newest.items()) == list(self.scores.items()):

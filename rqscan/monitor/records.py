@@ -155,3 +155,4 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     counters: dict[str, int] = {}
     entries: Entries = Entries()
     schedulers: list[Scheduler] = []  # that live
+    suspended: bool = False  # by RQ's `rq suspend`: nothing is claimed anywhere

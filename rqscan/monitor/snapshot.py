@@ -85,7 +85,7 @@ class Lookout:
         ages = {
             name: age_s
             for name, beat_at in sorted(pairs(a["beats"]).items())
-            if (age_s := round(at - float(beat_at), 3)) < FORGET_S
+            if (age_s := max(0.0, round(at - float(beat_at), 3))) < FORGET_S
         }
         due = pairs(a["first"]) | pairs(a["still"])
         b = self._asker.ask(
@@ -120,6 +120,7 @@ class Lookout:
             counters=dict.fromkeys(COUNTERS, 0) | read(dict[str, int], pairs(a["counters"]), {}),
             entries=Entries(**a["entries"], overdue=b["overdue"]),
             schedulers=living(pairs(a["schedulers"]), now),
+            suspended=bool(a["suspended"]),
         )
         trouble = find(shot, self._settings.spool.max_bytes)
         return structs.replace(shot, trouble=list(trouble))

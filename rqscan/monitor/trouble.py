@@ -50,8 +50,13 @@ def away(shot: Snapshot, reason: str) -> Snapshot:
 def _find(shot: Snapshot, spool_bytes: int) -> Iterator[Trouble]:
     yield from _of_redis(shot.redis)
     yield from of_lost(shot.workers)
-    for queue in shot.queues:
-        yield from _of_queue(queue)
+    if shot.suspended:
+        waiting = sum(queue.depth or 0 for queue in shot.queues)
+        cause = f"{waiting} jobs wait, RQ has suspended its workers; run: rq resume"
+        yield Trouble("fleet suspended", "fleet", cause, "note")
+    else:
+        for queue in shot.queues:
+            yield from _of_queue(queue)
     yield from _of_schedules(shot)
     yield from of_living(shot.workers, spool_bytes)
     for entry in shot.schedules:

@@ -41,7 +41,8 @@ def of_lost(workers: Sequence[Worker]) -> Iterator[Trouble]:
         if one.state != "lost":
             continue
         if one.host is None or len(there) == 1 or any(each.state != "lost" for each in there):
-            yield Trouble("worker lost", one.name, _silent(one) + _held([one]) + _link([one]))
+            cause = f"no beat for {lasting(one.heartbeat_age_s)}"
+            yield Trouble("worker lost", one.name, cause + _held([one]) + _link([one]))
         elif one is there[0]:
             since_s = min(each.heartbeat_age_s for each in there)
             cause = f"its {len(there)} workers are lost, no beat for {lasting(since_s)}"
@@ -68,8 +69,9 @@ def of_living(workers: Sequence[Worker], spool_bytes: int) -> Iterator[Trouble]:
 
 def _of_worker(one: Worker) -> Iterator[Trouble]:
     if one.state == "stale":
-        cause = f"no beat for {one.heartbeat_age_s:.1f} s" + _held([one], "holds") + _link([one])
-        yield Trouble("worker stale", one.name, cause, "warn")
+        held = ", ".join(f"{job.id} for {lasting(job.age_s)}" for job in one.jobs[:SHOWN])
+        cause = f"no beat for {one.heartbeat_age_s:.1f} s" + (f", holds {held}" if held else "")
+        yield Trouble("worker stale", one.name, cause + _link([one]), "warn")
     if one.state == "mismatched":
         cause = one.mismatch or "its record is of another version"
         yield Trouble("worker mismatched", one.name, cause)
@@ -122,15 +124,11 @@ def _of_spool(where: str, spool: SpoolReport, age_s: float, most_bytes: int) -> 
         yield Trouble("rows quarantined", where, cause, "warn")
 
 
-def _silent(one: Worker) -> str:
-    return f"no beat for {lasting(one.heartbeat_age_s)}"
-
-
-def _held(workers: Iterable[Worker], verb: str = "held") -> str:
-    jobs = [job for one in workers for job in one.jobs]
-    jobs.sort(key=lambda job: -job.age_s)
-    named = [f"{job.id} for {lasting(job.age_s)}" for job in jobs]
-    return f", {verb} {some(named, SHOWN)}" if jobs else ""
+def _held(workers: Iterable[Worker]) -> str:
+    """Name what they had when they were last heard of: it may be in other hands since."""
+    jobs = [(job.age_s - one.heartbeat_age_s, job.id) for one in workers for job in one.jobs]
+    named = [f"{name} for {lasting(max(0.0, age_s))}" for age_s, name in sorted(jobs)[::-1]]
+    return f", held {some(named, SHOWN)} by then" if jobs else ""
 
 
 def _link(workers: Sequence[Worker]) -> str:

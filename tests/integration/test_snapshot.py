@@ -30,7 +30,8 @@ from tests.servers import RedisServer, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 CONTRACT = {
-    "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers",
+    "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers "
+    "suspended",
     "redis": "up version rtt_ms memory_bytes memory_limit_bytes eviction clients is_replica "
     "unsaved",
     "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers "
@@ -290,8 +291,13 @@ def test_queues_are_those_declared_and_those_used(client, take, settings) -> Non
 
 
 def test_suspension_pauses_every_queue(client, take, settings) -> None:
+    enqueue(client, 2)
     client.set(keys.SUSPENDED, 1)
-    assert {queue.paused for queue in take(settings).queues} == {True}
+    shot = take(settings)
+    assert ({queue.paused for queue in shot.queues}, shot.suspended) == ({True}, True)
+    (note,) = shot.trouble
+    assert (note.what, note.level) == ("fleet suspended", "note")
+    assert note.cause == "2 jobs wait, RQ has suspended its workers; run: rq resume"
 
 
 def test_pausing_is_per_queue(client, take, settings) -> None:

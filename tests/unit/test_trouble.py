@@ -81,12 +81,12 @@ MIB = 1 << 20
         (
             snapshot(workers=[worker(**LATE, jobs=[job(260.4), job(12)])]),
             [("worker lost", "db02.1",
-              "no beat for 250 s, held s-0-1 for 260 s, s-0-1 for 12 s")],
+              "no beat for 250 s, held s-0-1 for 10 s, s-0-1 for 0 s by then")],
         ),
         (
-            snapshot(workers=[worker(**LATE, jobs=[job(7300)] * 5, is_connected=False)]),
+            snapshot(workers=[worker(**LATE, jobs=[job(7500)] * 5, is_connected=False)]),
             [("worker lost", "db02.1", "no beat for 250 s, held "
-              + ", ".join(["s-0-1 for 2 h"] * 3) + " and 2 more" + CLOSED)],
+              + ", ".join(["s-0-1 for 2 h"] * 3) + " and 2 more by then" + CLOSED)],
         ),
         (
             snapshot(workers=[worker(state="lost", beat_s=900, is_connected=True)]),
@@ -98,11 +98,12 @@ MIB = 1 << 20
         ),
         (
             snapshot(workers=[
-                worker("a", **LATE, is_connected=False, jobs=[job(9)]), worker("x", host="web"),
-                worker("b", "lost", 90, is_connected=False, jobs=[job(10)]),
+                worker("a", **LATE, is_connected=False, jobs=[job(259.4)]), worker("x", host="web"),
+                worker("b", "lost", 90, is_connected=False, jobs=[job(100)]),
             ]),
             [("host lost", "db02", ("its 2 workers are lost, no beat for 90 s, "
-              "held s-0-1 for 10 s, s-0-1 for 9 s; their connections are closed: the host died, or all were killed"))],
+              "held s-0-1 for 10 s, s-0-1 for 9 s by then; "
+              "their connections are closed: the host died, or all were killed"))],
         ),
         (
             snapshot(workers=[worker("a", **LATE, is_connected=False),
