@@ -109,7 +109,8 @@ def _of_spool(where: str, spool: SpoolReport, age_s: float, most_bytes: int) -> 
     waits = spool.idle is not None and not spool.idle.is_idle
     is_late = spool.rows > 0 and spool.oldest_s is not None and oldest_s > SPOOLED_S
     if (is_late and not spool.idle) or spool.bytes > most_bytes * SPOOL_SHARE:
-        rows = f"{spool.rows} rows wait for the store, the oldest for {lasting(oldest_s)}"
+        oldest = f", the oldest for {lasting(oldest_s)}" if spool.oldest_s is not None else ""
+        rows = f"{spool.rows} rows wait for the store{oldest}"
         room = f"{size(spool.bytes)} of {size(most_bytes)}"
         pace = "none was drained of late, see why: rqscan doctor"
         if spool.eta_s is not None and spool.drain_rows_per_s:

@@ -310,7 +310,9 @@ def test_what_fails_comes_before_what_is_late_and_notes_are_last() -> None:
 def test_a_spool_is_judged_by_what_it_may_hold() -> None:
     shot = snapshot(workers=[worker(spool=spool(rows=1, bytes=6 * MIB))])
     assert trouble.find(shot) == []
-    assert [one.what for one in trouble.find(shot, 10 * MIB)] == ["spool filling"]
+    (found,) = trouble.find(shot, 10 * MIB)
+    assert found.what == "spool filling"
+    assert found.cause.startswith("1 rows wait for the store, 6 MiB of 10 MiB; none was drained")
 
 
 @pytest.mark.parametrize(
