@@ -11,7 +11,6 @@ from rqscan.errors import UsageError
 
 if TYPE_CHECKING:
     from rqscan.monitor.prometheus.metrics import Look
-    from rqscan.monitor.records import Snapshot
     from rqscan.settings import Settings
 
 __all__ = ["metrics"]
@@ -62,14 +61,8 @@ def metrics(listen: str, port: int, once: bool, log_level: str, log_json: bool) 
 def _look(settings: "Settings") -> "Look":
     """Look once, so that a first connection that fails ends us, and give what looks again."""
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import reader, take
+    from rqscan.monitor.snapshot import Lookout
 
-    client = reader(connect(settings))
-    shot = take(client, settings)
-
-    def look() -> "Snapshot":
-        nonlocal shot
-        shot = take(client, settings, shot)
-        return shot
-
-    return look
+    lookout = Lookout(connect(settings), settings)
+    lookout.look()
+    return lookout.look
