@@ -93,7 +93,7 @@ def troubled() -> Snapshot:
         failed=failed,
         schedules=schedules,
         scans=[Task(scan_id="nightly-20261201T020000Z", state="running",
-                    chunks=Counts(40, 9, 1), eta_s=90)],
+                    chunks=Counts(40, 9, 1), eta_s=90, progress=0.25)],
         leader="db01.7",
         trouble=[
             *(Trouble("worker lost", f"db02.{n}", "no beat for 252 s, its connection is closed: "

@@ -3,15 +3,17 @@
 Anybody may write to Redis: `read` is where that is expected, so nothing above it need be.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from rqscan.broker.payload import chunk_of
 from rqscan.model import Counts, Progress
-from rqscan.monitor.records import Moment, Schedule, Server, Task
+from rqscan.monitor.records import Moment, Schedule, Server, Task, Worker
 
-__all__ = ["age_s", "drain_s", "read", "scan", "schedule", "server"]
+__all__ = ["age_s", "begun", "drain_s", "read", "scan", "schedule", "server"]
 
 SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
 
@@ -58,15 +60,29 @@ def drain_s(depth: int | None, in_per_s: float, out_per_s: float) -> float | Non
     return round(depth / (out_per_s - in_per_s), 1)
 
 
-def scan(scan_id: str, at: float, fields: Mapping[str, str]) -> Task:
-    """Give a scan by its counts; the rest is taken to go as fast as what has ended."""
+def begun(workers: Iterable[Worker]) -> dict[str, float]:
+    """Give by scan what its running chunks have done, in chunks."""
+    found: dict[str, float] = defaultdict(float)
+    for one in workers:
+        for job in one.jobs:
+            if job.progress and one.state != "lost" and (chunk := chunk_of(job.id)):
+                found[chunk[0]] += min(1.0, job.progress)
+    return found
+
+
+def scan(scan_id: str, at: float, fields: dict[str, str], running: float = 0.0) -> Task:
+    """Give a scan by its counts, with the part of its running chunks that is done.
+
+    The rest is taken to go as fast as what is done.
+    """
     counts, began = read(Counts, fields, Counts(0)), read(Moment, fields.get("started_at"))
-    ended = counts.done + counts.failed + counts.cancelled
+    ended = counts.done + counts.failed + counts.cancelled + running
     eta_s = None
     if began and ended:
-        eta_s = round((at - began.timestamp()) / ended * (counts.total - ended), 1)
+        eta_s = max(0.0, round((at - began.timestamp()) / ended * (counts.total - ended), 1))
     state = Progress(scan_id=scan_id, chunks=counts, started_at=began).state
-    return Task(scan_id=scan_id, state=state, chunks=counts, eta_s=eta_s)
+    progress = round(min(1.0, ended / counts.total), 4) if counts.total else 0.0
+    return Task(scan_id=scan_id, state=state, chunks=counts, eta_s=eta_s, progress=progress)
 
 
 def schedule(name: str, fire_at: float, fields: Mapping[str, str | None]) -> Schedule:

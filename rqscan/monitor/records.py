@@ -129,6 +129,7 @@ class Task(Struct, frozen=True, kw_only=True):
     state: str
     chunks: Counts
     eta_s: float | None
+    progress: float = 0.0  # with what its running chunks have done
 
 
 class Trouble(Struct, frozen=True):

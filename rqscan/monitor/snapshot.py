@@ -105,6 +105,7 @@ class Lookout:
             None if a["channels"] is None else set(a["channels"]),
             is_recovering=bool(a["grace"]),
         )
+        begun = figures.begun(workers)
         shot = Snapshot(
             at=now,
             redis=figures.server(a["info"], rtt_ms),
@@ -115,7 +116,10 @@ class Lookout:
                 figures.schedule(name, float(due[name]), dict(zip(RUN, said or (), strict=False)))
                 for name, said in b["schedules"].items()
             ],
-            scans=[figures.scan(name, at, pairs(said)) for name, said in b["scans"].items()],
+            scans=[
+                figures.scan(name, at, pairs(said), begun.get(name, 0.0))
+                for name, said in b["scans"].items()
+            ],
             leader=read(dict[str, Any], a["leader"], {}, is_json=True).get("name"),
             counters=dict.fromkeys(COUNTERS, 0) | read(dict[str, int], pairs(a["counters"]), {}),
             entries=Entries(**a["entries"], overdue=b["overdue"]),

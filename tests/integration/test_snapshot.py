@@ -42,7 +42,7 @@ CONTRACT = {
     "jobs": "id kind age_s limit_s progress",
     "failed": "group error count last_at queue workers jobs kinds",
     "schedules": "name next_at last_at lateness_s paused state reason outcome",
-    "scans": "scan_id state chunks eta_s",
+    "scans": "scan_id state chunks eta_s progress",
     "trouble": "what object cause level",
     "counters": "rescued lost refused fenced",
     "entries": "count planned overdue runs",

@@ -4,7 +4,7 @@ from datetime import datetime
 from math import inf
 from typing import Any
 
-from rqscan.monitor.records import Failure, Queue, Schedule, Snapshot, Task, Worker
+from rqscan.monitor.records import Failure, Queue, Schedule, Snapshot, Worker
 from rqscan.monitor.screen.columns import Column, Pane, age, ago, bar, spark, until
 from rqscan.monitor.trouble import overdue_s
 
@@ -210,15 +210,11 @@ WAIT = [
 ]
 
 
-def _ended(one: Task) -> float:
-    return (one.chunks.done + one.chunks.failed) / (one.chunks.total or 1)
-
-
 SCAN = [
     Column("SCAN", lambda one: one.scan_id),
     Column("STATE", lambda one: one.state),
     Column("ETA", lambda one: one.eta_s, age),
     Column("CHUNKS", lambda one: f"{one.chunks.done}/{one.chunks.total}"),
     Column("FAILED", lambda one: one.chunks.failed),
-    Column("PROGRESS", _ended, bar),
+    Column("PROGRESS", lambda one: one.progress, bar),
 ]
