@@ -23,10 +23,11 @@ from tests.lab.devices import CAUSES
 from tests.rig import ROOT, Rig, Started
 from tests.servers import DIE_WITH_US, RedisServer, faked_clock, missing, wait_for
 
-__all__ = ["FAILED", "OLD_VERSION", "TroubledFleet", "troubled_fleet"]
+__all__ = ["CHUNKS", "FAILED", "OLD_VERSION", "TroubledFleet", "troubled_fleet"]
 
 FAILED = sum(count for *_, count in CAUSES.values())
 OLD_VERSION = "0.0.9"
+CHUNKS = 200  # of the scan that goes on
 FED, FEED_S = 1500, 0.2
 FUNCTIONS = "lab.devices.last,lab.devices.ask"
 
@@ -112,7 +113,7 @@ class TroubledFleet:
             for n in range(1, count + 1):
                 values = (cause, f"10.20.{len(cause)}.{n}", 40 * n)
                 self._queue(queue).enqueue("lab.devices.ask", *values, job_timeout=60)
-        for queue, count, seconds in (("deep", 3, 600), ("slow", 2, 300)):
+        for queue, count, seconds in (("deep", 3, 300), ("slow", 2, 300)):
             for _ in range(count):
                 self._queue(queue).enqueue("lab.devices.last", seconds, job_timeout=900)
         for host in ("web03", "web03", "db01"):
@@ -122,7 +123,7 @@ class TroubledFleet:
         self._work("web01", "default", "wakaka", "-c", "2")
         self._enter("web01")
         self.rig.start("scheduler.py", "--log-json")
-        scan = ("scan", "127.0.0.1-127.0.0.200", "--kind", "sweep", "-p", "4", "--no-wait")
+        scan = ("scan", f"127.0.0.1-127.0.0.{CHUNKS}", "--kind", "sweep", "-p", "4", "--no-wait")
         self.rig.json(*scan, "--queue", "wakaka")
         self._wait_for_jobs()
         self._work("web02", "deep", "wakaka", "-c", "3")  # last: it would take what others hold
