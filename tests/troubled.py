@@ -18,7 +18,8 @@ import psutil
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
-from rqscan.settings import DatabaseSettings, RedisSettings, Settings
+from rqscan.model import Chunk
+from rqscan.settings import DatabaseSettings, QueueSettings, RedisSettings, Settings
 from tests.lab.devices import CAUSES
 from tests.rig import ROOT, Rig, Started
 from tests.servers import DIE_WITH_US, RedisServer, faked_clock, missing, wait_for
@@ -180,12 +181,13 @@ class TroubledFleet:
         return ScanQueue(name, connection=self._client)
 
     def _feed(self) -> None:
-        """Put jobs where nobody listens."""
+        """Put chunks where nobody listens, as a scan does."""
         queue = self._queue("imports")
-        for _ in range(FED):
+        for n in range(1, FED + 1):
             if self._is_over.wait(FEED_S):
                 return
-            queue.enqueue("lab.devices.last", 0)
+            chunk = Chunk(scan_id="fed", chunk=n, kind="sweep", targets=["127.0.0.1"], params={})
+            list(queue.enqueue_chunks([chunk], QueueSettings()))
 
     @property
     def _started(self) -> list[Started]:
