@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import redis
 from redis.connection import UnixDomainSocketConnection
+from rqscan.monitor.fit import fit
 
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
@@ -22,7 +23,6 @@ from rqscan.errors import RedisUnavailable
 from rqscan.fleet.reports import JobReport
 from rqscan.model import Chunk
 from rqscan.monitor import snapshot
-from rqscan.monitor.fit import fit
 from rqscan.monitor.records import Entries
 from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
