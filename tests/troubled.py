@@ -67,10 +67,10 @@ class TroubledFleet:
         self.folder = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))
         for name in ("redis", "run", "homes"):
             (self.folder / name).mkdir()
-        self.redis = RedisServer(self.folder / "redis")
+        self.redis = RedisServer(self.folder / "redis", tcp=True)
         settings = Settings(
             home=str(self.folder / "homes/ops"),
-            redis=RedisSettings(url=self.redis.url),
+            redis=RedisSettings(url=self.redis.tcp_url),
             database=DatabaseSettings(url=f"sqlite:///{self.folder}/scans.db"),
         )
         self.rig = Rig(settings, self.folder / "run")
