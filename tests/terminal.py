@@ -13,9 +13,11 @@ import pyte
 
 from tests.servers import wait_for
 
-__all__ = ["Terminal"]
+__all__ = ["TOP", "Terminal"]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+TOP = [sys.executable, "-m", "rqscan", "top"]
 
 # A session leader that opens a terminal gets it as its own: ^Z, ^C and SIGWINCH work as in a shell.
 OWN_TERMINAL = (
@@ -26,7 +28,7 @@ OWN_TERMINAL = (
 class Terminal:
     """A pty with a process on it, and what a user would see."""
 
-    def __init__(self, argv, env, columns=80, lines=24) -> None:
+    def __init__(self, argv, env, columns=80, lines=24, cwd=ROOT) -> None:
         self._master, slave = pty.openpty()
         os.set_blocking(self._master, False)
         self._screen = pyte.Screen(columns, lines)
@@ -37,7 +39,7 @@ class Terminal:
         self.modes = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             [sys.executable, "-ISc", OWN_TERMINAL, *argv],
-            stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT, start_new_session=True,
+            stdin=slave, stdout=slave, stderr=slave, env=env, cwd=cwd, start_new_session=True,
         )  # fmt: skip
 
     def resize(self, columns, lines) -> None:

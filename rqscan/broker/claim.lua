@@ -29,6 +29,7 @@ local function take(i, id)
   end
   local status = known.status
   if not status or status == 'canceled' or status == 'stopped' or status == 'finished' then
+    count(s, ARGV[7 + n + i] .. ':gone')
     return
   end
   got = got + 1

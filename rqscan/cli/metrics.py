@@ -10,8 +10,7 @@ from rqscan.cli.group import Command, log_options
 from rqscan.errors import UsageError
 
 if TYPE_CHECKING:
-    from rqscan.monitor.metrics import Look
-    from rqscan.monitor.records import Snapshot
+    from rqscan.monitor.prometheus.metrics import Look
     from rqscan.settings import Settings
 
 __all__ = ["metrics"]
@@ -30,7 +29,7 @@ def metrics(listen: str, port: int, once: bool, log_level: str, log_json: bool) 
     Once it has started it outlives each outage of Redis, and tells it: rqscan_redis_up is 0.
     """
     try:
-        from rqscan.monitor.metrics import serve, text
+        from rqscan.monitor.prometheus.metrics import serve, text
     except ModuleNotFoundError as e:
         if e.name is None or e.name.partition(".")[0] != "prometheus_client":
             raise
@@ -62,14 +61,8 @@ def metrics(listen: str, port: int, once: bool, log_level: str, log_json: bool) 
 def _look(settings: "Settings") -> "Look":
     """Look once, so that a first connection that fails ends us, and give what looks again."""
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import reader, take
+    from rqscan.monitor.snapshot import Lookout
 
-    client = reader(connect(settings))
-    shot = take(client, settings)
-
-    def look() -> "Snapshot":
-        nonlocal shot
-        shot = take(client, settings, shot)
-        return shot
-
-    return look
+    lookout = Lookout(connect(settings), settings)
+    lookout.look()
+    return lookout.look

@@ -140,17 +140,9 @@ class _Fleet:
 
 def _looker(settings: "Settings", *, is_whole: bool = False) -> "Look":
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import reader, take
+    from rqscan.monitor.snapshot import Lookout
 
-    client = reader(connect(settings))
-    kept: list[Snapshot] = []
-
-    def look() -> "Snapshot":
-        shot = take(client, settings, kept[-1] if kept else None, is_whole=is_whole)
-        kept[:] = [shot]
-        return shot
-
-    return look
+    return Lookout(connect(settings), settings, is_whole=is_whole).look
 
 
 def _page(shot: "Snapshot", is_ascii: bool) -> str:

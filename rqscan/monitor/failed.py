@@ -13,12 +13,11 @@ from redis import Redis
 from rqscan.batches import batches
 from rqscan.broker import failed, keys
 from rqscan.clock import iso
-from rqscan.monitor.figures import MAX_TRACEBACK_BYTES, error_of, failures
+from rqscan.monitor import failures
+from rqscan.monitor.failures import FIELDS, MAX_TRACEBACK_BYTES, FailedJob, failed_job
 from rqscan.monitor.records import Failure
 
 __all__ = ["details", "groups"]
-
-FIELDS = ("ended_at", "worker_name", "exc_info")
 
 ENDS = {"1": "finished", "2": "failed", "3": "stopped", "4": "retried", "5": "retries used up"}
 """RQ's `Result.Type`, whose numbers are what it keeps."""
@@ -28,22 +27,20 @@ SHOWN_RESULTS = 10
 
 
 def groups(client: Redis, queues: Iterable[str]) -> list[Failure]:
-    """Give the failed jobs of queues in groups, as `take` does, but each of them."""
-    found: dict[str, dict[str, Any]] = {}
+    """Give the failed jobs of queues in groups, as a snapshot does, but each of them."""
+    found: list[Failure] = []
     for queue in queues:
-        members = found.setdefault(queue, {})
+        members: dict[str, FailedJob] = {}
         for page in batches(failed.failed_ids(client, queue), failed.PAGE):
             with client.pipeline(transaction=False) as pipeline:
                 for job_id in page:
                     pipeline.hmget(keys.job(job_id), FIELDS)
                 answers = pipeline.execute(raise_on_error=False)
             for job_id, answer in zip(page, answers, strict=True):
-                if isinstance(answer, list):  # else the key holds something else than a job
-                    ended, worker, traceback = answer
-                    members[job_id] = ended, worker, error_of(traceback or b"").encode()
-                else:
-                    members[job_id] = None
-    return failures(found)
+                is_job = isinstance(answer, list)  # else the key holds something else
+                members[job_id], _ = failed_job(answer if is_job else None)
+        found += failures.groups(queue, members)
+    return failures.newest_first(found)
 
 
 def details(client: Redis, job_id: str, *, is_any: bool = False) -> dict[str, Any] | None:

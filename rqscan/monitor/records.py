@@ -15,7 +15,8 @@ from rqscan.model import Counts
 from rqscan.states import WorkerState
 
 __all__ = [
-    "Entries", "Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker",
+    "Entries", "Failure", "Level", "Moment", "Queue", "Schedule", "Server", "Snapshot", "Task",
+    "Trouble", "Worker",
 ]  # fmt: skip
 
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -154,3 +155,4 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     counters: dict[str, int] = {}
     entries: Entries = Entries()
     schedulers: list[Scheduler] = []  # that live
+    suspended: bool = False  # by RQ's `rq suspend`: nothing is claimed anywhere

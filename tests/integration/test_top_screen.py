@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,10 +17,9 @@ from rqscan.model import Chunk
 from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
-from tests.terminal import Terminal
+from tests.terminal import TOP, Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP = [sys.executable, "-m", "rqscan", "top"]
 
 
 @pytest.fixture
@@ -55,9 +55,11 @@ def terminal(env, busy) -> Iterator[Terminal]:
 def test_the_screen_shows_the_fleet_and_follows_it(terminal, busy) -> None:
     lines = terminal.until("LIVE", "web01.100")
     assert lines[0].startswith("rqscan top  redis ")
-    assert any(line.split()[:2] == ["wakaka", "3"] for line in lines)
+    assert any(line.strip(" >").split()[:2] == ["wakaka", "3"] for line in lines)
     busy.client().rpush(keys.queue("wakaka"), "one-more")
-    wait_for(lambda: any(line.split()[:2] == ["wakaka", "4"] for line in terminal.lines()))
+    wait_for(
+        lambda: any(line.strip(" >").split()[:2] == ["wakaka", "4"] for line in terminal.lines())
+    )
 
 
 def test_up_shows_the_same_and_q_ends_all(env) -> None:
@@ -107,10 +109,12 @@ def test_freeze(terminal, busy) -> None:
     client.rpush(keys.queue("wakaka"), "one-more")
     now, _ = client.time()
     wait_for(lambda: client.time()[0] > now + 2)  # four times the interval
-    assert any(line.split()[:2] == ["wakaka", "3"] for line in terminal.lines())
+    assert any(line.strip(" >").split()[:2] == ["wakaka", "3"] for line in terminal.lines())
     terminal.type("r")
     terminal.until("FROZEN")
-    wait_for(lambda: any(line.split()[:2] == ["wakaka", "4"] for line in terminal.lines()))
+    wait_for(
+        lambda: any(line.strip(" >").split()[:2] == ["wakaka", "4"] for line in terminal.lines())
+    )
 
 
 def test_the_last_frame_stays_while_redis_is_away(terminal, busy) -> None:
@@ -209,7 +213,7 @@ def test_check_tells_trouble_by_its_exit_code(env, busy) -> None:
     ScriptedWorker(busy.client(), "db02.1", clock_offset_s=9.0).beat()
     checked = run(env, "--check")
     assert checked.returncode == 1
-    assert checked.stdout.startswith("clock off db02.1: ")
+    assert checked.stdout.startswith("clock off web: ")
     assert run(env, "--once").returncode == 0
 
 
@@ -223,6 +227,56 @@ def test_without_redis_the_first_look_fails(env, tmp_path) -> None:
     try:
         assert terminal.ended() == 3
         assert terminal.until("rqscan: error: cannot use Redis")
+        assert terminal.is_sane()
+    finally:
+        terminal.close()
+
+
+CRASHES = """
+from rqscan.monitor.screen.app import run
+from rqscan.monitor.screen.state import State
+from rqscan.monitor.screen.terminal import Terminal
+
+class Hands:
+    where = ""
+    def look(self):
+        raise RuntimeError("a fault of our own")
+
+with Terminal() as terminal:
+    run(terminal, Hands(), State(), None, is_ascii=False)
+"""
+
+
+def test_a_crash_leaves_the_terminal_as_it_was_and_is_told(env) -> None:
+    terminal = Terminal([sys.executable, "-c", CRASHES], env)
+    try:
+        assert terminal.ended() == 1
+        assert terminal.is_sane()
+        assert b"RuntimeError: a fault of our own" in terminal.raw.rpartition(b"1049l")[2]
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_key_and_no_size_ends_it(env, busy, seed) -> None:
+    chance = random.Random(seed)
+    typed = [*"jkgGhHfFoOsSabcxzZ123456 !?/drtwU+-RDXWPEyn", "\t", "\r", "\x1b", "\x7f", "\x0c",
+             "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[5~", "\x1b[6~", "31"]  # fmt: skip
+    terminal = Terminal([*TOP, "-i", "0.5", "--readonly"], env)
+    try:
+        terminal.until("web01.100")
+        for step in range(150):
+            terminal.type("".join(chance.choices(typed, k=5)).replace("w", ""))
+            if step % 5 == 0:
+                terminal.resize(chance.randint(1, 200), chance.randint(1, 60))
+                terminal.process.send_signal(signal.SIGWINCH)
+            terminal.lines()
+            assert terminal.process.poll() is None
+        terminal.resize(80, 24)
+        terminal.type("\x1b\x1b\x1b\x0c")
+        terminal.type("q" if chance.random() < 0.5 else "\x03")
+        terminal.type("\x03")
+        assert terminal.ended() == 0
         assert terminal.is_sane()
     finally:
         terminal.close()

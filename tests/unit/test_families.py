@@ -10,8 +10,8 @@ import pytest
 
 from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.model import Counts
-from rqscan.monitor import metrics
-from rqscan.monitor.families import MAX_SCANS, families, redis_up
+from rqscan.monitor.prometheus import metrics
+from rqscan.monitor.prometheus.families import MAX_SCANS, families, redis_up
 from rqscan.monitor.records import Failure, Server, Snapshot, Task, Trouble, Worker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

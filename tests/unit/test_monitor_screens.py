@@ -68,7 +68,8 @@ def test_ascii_is_ascii_everywhere(size, name) -> None:
 
 KEYS = st.sampled_from([
     *"jkgGhHfFoOsSabcxzZ123456 !?/drtwU+-RDXWPEy", "\t", "\x1b[Z", "\r", "\x1b", "\x7f", "\x15",
-    "\x0c", "\x1a", "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[5~", "\x1b[6~", "\x1b[H", "31", "é",
+    "\x0c", "\x1a", "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[5~", "\x1b[6~", "\x1b[H", "31",
+    "é",
 ])  # fmt: skip
 SIZES = st.integers(1, 220), st.integers(1, 70)
 SHOTS = [

@@ -33,6 +33,9 @@ TOTALS = 6
 IMPORTANT = ("queues", "workers", "failed", "scans", "schedule", "waits")
 """Panes in the order in which they get room."""
 
+NOTES = 18
+"""Lines from which a screen has notes too."""
+
 LEAST_ROWS = 2
 """Of a pane that has as many, below its titles; one on a small screen."""
 
@@ -156,11 +159,13 @@ def _head(shot: Snapshot | None, width: int, state: State, watch: Watch) -> Line
 
 
 def _troubles(trouble: list[Trouble], height: int) -> list[Line]:
-    """Give what is wrong in a part of so many lines.
+    """Give what is wrong in a part of so many lines, with notes if it is large.
 
     Each kind has a line of its own, or the last line names the kinds that have none; each trouble
     has one while they take no more than a quarter of the lines.
     """
+    if height < NOTES:
+        trouble = [one for one in trouble if one.level != "note"]
     kinds = [list(each) for _, each in groupby(_by_kind(trouble), lambda one: one.what)]
     most = max(2, 2 * height // 5)
     spare = height // 4 - len(kinds)

@@ -173,13 +173,14 @@ def _on_row(state: State, key: str, pane: Pane) -> State:
         to = min(max(0, at + MOVES.get(key, 1)), len(pane.items) - 1)
         marks = view.marks ^ {chosen} if key == SPACE else view.marks
         return _look(state, at=view.at | {pane.name: pane.key(pane.items[to])}, marks=marks)
+    here = _look(state, at=view.at | {pane.name: pane.key(pane.items[at])})
     if key == ENTER:
-        return structs.replace(state, wish=chosen)
+        return structs.replace(here, wish=chosen)
     if key in {LEFT, RIGHT} and pane.name == "workers":
         return _fold(state, pane, at, is_open=key == RIGHT)
     if key in ACTS:
         marked = tuple(sorted(one for one in view.marks if one.pane == pane.name))
-        return _order(state, key, pane.name, marked or (chosen,))
+        return _order(here, key, pane.name, marked or (chosen,))
     return state
 
 

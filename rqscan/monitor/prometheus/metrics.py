@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from rqscan.errors import FailedError, RedisUnavailable, UsageError
 from rqscan.fleet.outage import Outage
-from rqscan.monitor.families import Family, families, redis_up
+from rqscan.monitor.prometheus.families import Family, families, redis_up
 from rqscan.monitor.records import Snapshot
 
 __all__ = ["Look", "SnapshotCollector", "serve", "text"]

@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Struct
 
 from rqscan import __version__
-from rqscan.monitor import gauges
-from rqscan.monitor.gauges import Figure
+from rqscan.monitor.prometheus import gauges
+from rqscan.monitor.prometheus.gauges import Figure
 from rqscan.monitor.records import Queue, Snapshot, Trouble, Worker
 from rqscan.monitor.trouble import overdue_s
 from rqscan.states import WorkerState
