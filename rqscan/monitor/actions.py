@@ -92,10 +92,10 @@ def _of_workers(_: Redis, order: Order, shot: Snapshot) -> Question:
     return Question(structs.replace(order, subjects=subjects), len(found), words if found else none)
 
 
-def _of_queues(_: Redis, order: Order, shot: Snapshot) -> Question:
+def _of_queues(client: Redis, order: Order, _: Snapshot) -> Question:
     names = [one.name for one in order.subjects]
-    paused = [one.name for one in shot.queues if one.name in names and one.paused]
-    if len(paused) == len(names):
+    paused: Any = client.smembers(keys.PAUSED)
+    if {name.encode() for name in names} <= paused:
         words = f"resume {_count(len(names), 'queue')} ({', '.join(names)}): jobs start again"
         return Question(structs.replace(order, verb="resume"), len(names), words)
     words = f"pause {_count(len(names), 'queue')} ({', '.join(names)}): no job of them starts"
