@@ -235,7 +235,7 @@ class Attempts:
         return [
             JobReport(
                 id=horse.assignment.job_id,
-                kind=horse.assignment.kind,
+                kind=horse.assignment.label,
                 age_s=round(now - horse.began, 3),
                 limit_s=horse.assignment.timeout_s,
                 progress=horse.progress,

@@ -28,8 +28,8 @@ class History:
 
     Depths are told backwards from the present one: what came in since was not there yet, what
     ended since was. They are approximate: a job counts as waiting until it has ended, so that what
-    ran then is in them (and what runs now is not), and what was enqueued past rqscan, by RQ's own
-    calls, was never counted as coming in. They are never below 0.
+    ran then is in them (and what runs now is not), and what is enqueued past rqscan, by RQ's own
+    calls, is counted as coming in when it is claimed. They are never below 0.
     """
 
     def __init__(self) -> None:

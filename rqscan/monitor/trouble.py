@@ -90,11 +90,11 @@ def _of_queue(queue: Queue) -> Iterator[Trouble]:
         cause = f"{waiting}; run: rqscan queue resume {queue.name}"
         yield Trouble("queue paused", queue.name, cause, "note")
     elif not queue.workers:
-        pace = f", {queue.in_per_s:g} more come each second" if queue.in_per_s else ""
+        pace = f", {queue.in_per_s:.2g} more come each second" if queue.in_per_s else ""
         cause = f"{waiting} and no worker listens{pace}; run: rqscan worker {queue.name}"
         yield Trouble("queue unserved", queue.name, cause)
     elif grown := _growth(queue):
-        pace = f"{queue.in_per_s:g} come and {queue.out_per_s:g} go each second"
+        pace = f"{queue.in_per_s:.3g} come and {queue.out_per_s:.3g} go each second"
         cause = f"{waiting}, {grown} more than {GROWTH_MIN} minutes ago: {pace}; add workers"
         yield Trouble("queue grows", queue.name, cause, "warn")
 

@@ -174,7 +174,7 @@ def _troubles(trouble: list[Trouble], height: int) -> list[Line]:
         if len(lines) == most - 1 and i < len(kinds) - 1:
             rest = ", ".join(f"{len(more)} {more[0].what}" for more in kinds[i:])
             return [*lines, [("! AND ", BAD), (rest, WARN)]]
-        if len(each) > 1 and len(each) - 1 <= spare:
+        if 1 < len(each) <= spare + 1 and each[0].level != "note":
             spare -= len(each) - 1
             lines += [_trouble([one]) for one in each]
         else:

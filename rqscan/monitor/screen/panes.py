@@ -49,7 +49,7 @@ def totals(shot: Snapshot) -> list[Row]:
     used = sum(len(worker.jobs) for worker in living)
     if places:
         fleet["USE"] = f"{used / places:.0%}"
-    fleet |= {name.upper(): count for name, count in shot.counters.items()}
+    fleet |= {f"{name.upper()} JOBS": count for name, count in shot.counters.items()}
     schedule: Row = {
         "LEADER": shot.leader or "none", "ENTRIES": shot.entries.count,
         "OVERDUE": shot.entries.overdue, "RUNS TO MAKE": shot.entries.runs,
