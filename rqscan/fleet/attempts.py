@@ -84,7 +84,7 @@ class Attempts:
     @property
     def free(self) -> int:
         """How many jobs could start at once now."""
-        room = self._size - len(self._full.running) - len(self._waiting)
+        room = self._size - len(self.running) - len(self._waiting)
         return 0 if self.is_refusing else max(0, min(self._light.free, room, self.left))
 
     @property
