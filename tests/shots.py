@@ -7,6 +7,7 @@ from msgspec import structs
 from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.fleet.schedulers import Scheduler
 from rqscan.model import Counts
+from rqscan.monitor import trouble
 from rqscan.monitor.records import (
     Entries,
     Failure,
@@ -15,7 +16,6 @@ from rqscan.monitor.records import (
     Server,
     Snapshot,
     Task,
-    Trouble,
     Worker,
 )
 from rqscan.tally import Idleness
@@ -81,7 +81,7 @@ def troubled() -> Snapshot:
         Schedule(name="weekly", state="invalid", reason="no zone 'Mars/Base'"),
     ]  # fmt: skip
     rising = list(range(0, 12_000, 400))
-    return Snapshot(
+    shot = Snapshot(
         at=AT,
         redis=Server(up=True, version="7.2.4", rtt_ms=0.8, memory_bytes=184 << 20, clients=412),
         queues=[
@@ -95,17 +95,8 @@ def troubled() -> Snapshot:
         scans=[Task(scan_id="nightly-20261201T020000Z", state="running",
                     chunks=Counts(40, 9, 1), eta_s=90, progress=0.25)],
         leader="db01.7",
-        trouble=[
-            *(Trouble("worker lost", f"db02.{n}", "no beat for 252 s, its connection is closed: "
-                      f"the process or its host died; it held nightly-db02.{n}-0") for n in (1, 2)),
-            Trouble("queue unserved", "scan.deep", "329 jobs wait, 5 more each second, and no "
-                    "worker listens; run: rqscan worker scan.deep"),
-            Trouble("worker stale", "web03.1", "no beat for 12 s, its connection is open: frozen"),
-            Trouble("clock off", "web07", "+92.0 s off Redis' clock; set it by ntp"),
-            Trouble("versions differ", "rqscan", "0.0.9 on old.1, 0.1.0 on 10 workers", "warn"),
-            Trouble("idle wait", "old", "1200 rows wait: 34 Mbit/s on eth0", "note"),
-        ],
         counters={"rescued": 2, "lost": 1, "refused": 0, "fenced": 0},
         entries=Entries(count=3, planned=2, runs=1),
         schedulers=[Scheduler(name="db01.7", host="db01", pid=7, entries="ab", at=AT)],
     )  # fmt: skip
+    return structs.replace(shot, trouble=list(trouble.find(shot, 1 << 30)))

@@ -106,7 +106,7 @@ def _of_waiting(client: Redis, order: Order, _: Snapshot) -> Question:
     counts = {one.name: int(client.llen(keys.queue(one.name))) for one in order.subjects}
     count = sum(counts.values())
     names = ", ".join(counts)
-    words = f"empty {names}: {_count(count, 'waiting job')} removed, chunks stand as cancelled"
+    words = f"empty {names}: all that waits then, {_count(count, 'job')} now; chunks are cancelled"
     return Question(order, count, words if count else f"nothing waits in {names}")
 
 

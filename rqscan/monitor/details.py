@@ -1,6 +1,7 @@
 """Details: all that is known of one subject, as a page; a job's payload is read here alone."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ from redis import Redis
 
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
+from rqscan.clock import iso
+from rqscan.fleet.judging import size
 from rqscan.monitor.failed import details
 from rqscan.monitor.records import Snapshot, Worker
 from rqscan.monitor.screen.columns import age
@@ -47,13 +50,19 @@ def read(client: Redis, subject: Subject, shot: Snapshot) -> Page:
             "schedule": _entry, "scans": _scan, "waits": _wait, "trouble": _trouble,
         }[subject.pane](client, subject.name, shot)  # fmt: skip
         title = f"{TITLES.get(subject.pane, subject.pane)} {subject.name}"
-        return Page(subject, title, tuple(_cut(found)))
+        lines = tuple(_cut(found))
+    at = next((i for i, line in enumerate(lines) if line.subject), 0)
+    return Page(subject, title, lines, at if subject.pane in LISTS else 0)
 
 
 TITLES = {
     "queues": "queue", "workers": "worker", "failed": "failed jobs", "scans": "scan",
     "waits": "waiting:", "schedule": "schedule entry",
 }  # fmt: skip
+
+
+LISTS = {"failed", "host", "trouble"}
+"""Pages that are read to choose from: the cursor begins at the first choice."""
 
 
 def _cut(lines: Iterable[PageLine]) -> Lines:
@@ -63,13 +72,29 @@ def _cut(lines: Iterable[PageLine]) -> Lines:
 
 
 def _facts(known: dict[str, Any]) -> Lines:
+    """Write what is known by name; the names' suffixes tell the units."""
     for name, value in known.items():
-        if isinstance(value, float):
-            value = round(value, 3)  # noqa: PLW2901
         if value not in (None, "", [], {}):
-            words = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            words = words.strip('"')
-            yield PageLine(f"{name:18}{words}")
+            yield PageLine(f"{name.replace('_', ' '):18}{_written(name, value)}")
+
+
+def _written(name: str, value: Any) -> str:
+    match value:
+        case dict():
+            found = ", ".join(f"{key} {_written(key, one)}" for key, one in value.items() if one)
+        case list():
+            found = ", ".join(_written(name, one) for one in value)
+        case datetime():
+            found = iso(value)
+        case int() if name.endswith("bytes"):
+            found = size(value)
+        case int() | float() if name.endswith("_s"):
+            found = f"{value:+.3f}" if name.endswith("offset_s") else age(value)
+        case float():
+            found = f"{value:.3f}"
+        case _:
+            found = str(value)
+    return found
 
 
 def _head(text: str) -> Lines:
@@ -158,9 +183,12 @@ def _worker(_: Redis, name: str, shot: Snapshot) -> Lines:
         if one.object in {name, found.host, *(job.id for job in found.jobs)}:
             yield PageLine(f"! {one.what}: {one.cause}")
     yield from _facts(
-        {k: v for k, v in structs.asdict(found).items() if k not in {"jobs", "spool"}}
+        {k: v for k, v in structs.asdict(found).items() if k not in {"jobs", "spool", "spool_rows"}}
     )
-    yield from _facts(structs.asdict(found.spool) if found.spool else {})
+    spool = structs.asdict(found.spool) if found.spool and found.spool.rows else {}
+    idle = spool.pop("idle", None)
+    yield from _facts({f"spool_{name}": value for name, value in spool.items()})
+    yield from _facts({"spool_waits_for": idle.reason} if idle else {})
     yield from _head(f"{len(found.jobs)} jobs run")
     for job in found.jobs:
         done = "" if job.progress is None else f"{job.progress:.0%} done, "
@@ -224,7 +252,7 @@ def _trouble(_: Redis, __: str, shot: Snapshot) -> Lines:
             else "job" if one.what.startswith("job") else None
         )  # fmt: skip
         link = Subject(pane, one.object) if pane else None
-        yield PageLine(f"{one.level:5}{one.what}  {one.object}: {one.cause}", link)
+        yield PageLine(f"{one.level:5} {one.what:18} {one.object}: {one.cause}", link)
     if not shot.trouble:
         yield PageLine("Nothing is wrong.")
 

@@ -41,12 +41,12 @@ def of_lost(workers: Sequence[Worker]) -> Iterator[Trouble]:
         if one.state != "lost":
             continue
         if one.host is None or len(there) == 1 or any(each.state != "lost" for each in there):
-            cause = f"no beat for {lasting(one.heartbeat_age_s)}"
-            yield Trouble("worker lost", one.name, cause + _held([one]) + _link([one]))
+            cause = f"{_why([one])}no beat for {lasting(one.heartbeat_age_s)}{_held([one])}"
+            yield Trouble("worker lost", one.name, cause)
         elif one is there[0]:
             since_s = min(each.heartbeat_age_s for each in there)
-            cause = f"its {len(there)} workers are lost, no beat for {lasting(since_s)}"
-            yield Trouble("host lost", one.host, cause + _held(there) + _link(there))
+            cause = f"{_why(there)}no beat for {lasting(since_s)}{_held(there)}"
+            yield Trouble("host lost", one.host, f"its {len(there)} workers: {cause}")
 
 
 def of_living(workers: Sequence[Worker], spool_bytes: int) -> Iterator[Trouble]:
@@ -63,15 +63,15 @@ def of_living(workers: Sequence[Worker], spool_bytes: int) -> Iterator[Trouble]:
     yield from _of_clocks(living)
     for package, most, others in unlike_versions(living):
         advice = "install the same requirements on every host"
-        cause = f"{most} on most; {some(others)}; {advice}"
+        cause = f"{some(others)}, most {most}; {advice}"
         yield Trouble("versions differ", package, cause, "warn")
 
 
 def _of_worker(one: Worker) -> Iterator[Trouble]:
     if one.state == "stale":
         held = ", ".join(f"{job.id} for {lasting(job.age_s)}" for job in one.jobs[:SHOWN])
-        cause = f"no beat for {one.heartbeat_age_s:.1f} s" + (f", holds {held}" if held else "")
-        yield Trouble("worker stale", one.name, cause + _link([one]), "warn")
+        cause = f"{_why([one])}no beat for {one.heartbeat_age_s:.1f} s"
+        yield Trouble("worker stale", one.name, cause + (f", holds {held}" if held else ""), "warn")
     if one.state == "mismatched":
         cause = one.mismatch or "its record is of another version"
         yield Trouble("worker mismatched", one.name, cause)
@@ -132,14 +132,12 @@ def _held(workers: Iterable[Worker]) -> str:
     return f", held {some(named, SHOWN)} by then" if jobs else ""
 
 
-def _link(workers: Sequence[Worker]) -> str:
+def _why(workers: Sequence[Worker]) -> str:
     """Say what their connections tell of why they are silent."""
     known = {one.is_connected for one in workers}
-    if known == {False}:
-        if len(workers) > 1:
-            return "; their connections are closed: the host died, or all were killed"
-        return "; its connection is closed: the process or its host died"
+    is_one = len(workers) == 1
     if True in known:
-        which = "its connection is" if len(workers) == 1 else "connections are"
-        return f"; {which} still open: frozen or cut off"
-    return ""
+        return f"frozen or cut off, {'its connection is' if is_one else 'connections are'} open: "
+    if known == {False} and is_one:
+        return "it died or its host did, its connection is closed: "
+    return "killed or the host died, connections are closed: " if known == {False} else ""

@@ -20,7 +20,6 @@ FAULTS = [
     "versions differ",
     "queue unserved imports",
     f"fail {FAILED} in/s",
-    f"failed error of {len(CAUSES)}",
 ]
 # Why, where there is room for it:
 REASONS = [
@@ -30,9 +29,14 @@ REASONS = [
     "imports more come each second",
     "entry invalid broken minute",
 ]
-SIZES = {(140, 45): [*FAULTS, *REASONS], (80, 24): FAULTS, (60, 15): FAULTS}
-TROUBLE = [*FAULTS[:-2], *REASONS]
 GROUPS = [f"{count} {queue} {error.__name__}" for error, _, queue, count in CAUSES.values()]
+COUNT = f"failed error of {len(CAUSES)}"
+SIZES = {
+    (140, 45): [*FAULTS, *REASONS, *GROUPS],
+    (80, 24): [*FAULTS, COUNT],
+    (60, 15): [*FAULTS, COUNT],
+}
+TROUBLE = [*FAULTS[:-1], *REASONS]
 FAILED_ALONE, LAST = "3o", "G"  # keys
 
 

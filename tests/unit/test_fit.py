@@ -110,7 +110,7 @@ def test_a_large_screen_shows_each_part() -> None:
     assert len(lines) == 60
     assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
     for part in (
-        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0",
+        "WORKERS 201  busy 200  lost 1  RESCUED JOBS 2  LOST JOBS 1  REFUSED JOBS 0",
         "LEADER db01.7  ENTRIES 1  OVERDUE 0  RUNS TO MAKE 1  SCHEDULERS 0",
         "  nightly   waiting  1h00m  3m00s  31ms  01 15:03:07  waiting",
         "  nightly  in 12 min  waiting for idle: 34 Mbit/s on eth0, 10 allowed",

@@ -46,7 +46,7 @@ def test_a_filter_is_of_one_pane_and_is_told() -> None:
 
 def test_faults_only_are_those_that_trouble_names() -> None:
     assert names("workers", is_faults=True) == ["db02.1", "db02.2", "old.1", "web03.1", "web07.1"]
-    assert names("queues", is_faults=True) == ["scan.deep"]
+    assert names("queues", is_faults=True) == ["scan.fast", "scan.deep"]
     assert len(names("failed", is_faults=True)) == 7
 
 

@@ -64,7 +64,7 @@ def viewed(**changes) -> View:
         ("H", State(view=viewed(is_by_host=True, pane="workers"))),
         ("3", State(view=viewed(pane="failed"))),
         ("\t", State(view=viewed(pane="workers"))),
-        ("\x1b[Z", State(view=viewed(pane="scans"))),
+        ("\x1b[Z", State(view=viewed(pane="waits"))),
         ("\t\t\t\t\t\t", CALM),  # six panes have something to show
     ],
 )
@@ -136,7 +136,8 @@ def test_an_action_that_a_pane_does_not_have_says_so() -> None:
         (ONE, "\r", None, "nothing was done"),
         (MANY, "31\r", MANY, "working…"),
         (MANY, "32\x7f1\r", MANY, "working…"),
-        (MANY, "y\r", None, "'y' is not 31: nothing was done"),
+        (MANY, "y", None, "nothing was done"),
+        (MANY, "3n", None, "nothing was done"),
         (MANY, "\r", None, "'' is not 31: nothing was done"),
         (MANY, "3\r", None, "'3' is not 31: nothing was done"),
         (MANY, "31\x1b", None, "nothing was done"),

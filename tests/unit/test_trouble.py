@@ -62,8 +62,8 @@ def job(age_s, limit_s=60) -> JobReport:
 V1, V2 = {"rqscan": "1", "rq": "3"}, {"rqscan": "2", "rq": "3"}
 
 
-CLOSED = "; its connection is closed: the process or its host died"
-OPEN = "; its connection is still open: frozen or cut off"
+CLOSED = "it died or its host did, its connection is closed: "
+OPEN = "frozen or cut off, its connection is open: "
 CLOCK = (
     "s off Redis': times are shown wrong there, certificates and logs mislead; "
     "set the clock of db02 by chrony or ntp (timedatectl set-ntp true)"
@@ -85,12 +85,12 @@ MIB = 1 << 20
         ),
         (
             snapshot(workers=[worker(**LATE, jobs=[job(7500)] * 5, is_connected=False)]),
-            [("worker lost", "db02.1", "no beat for 250 s, held "
-              + ", ".join(["s-0-1 for 2 h"] * 3) + " and 2 more by then" + CLOSED)],
+            [("worker lost", "db02.1", CLOSED + "no beat for 250 s, held "
+              + ", ".join(["s-0-1 for 2 h"] * 3) + " and 2 more by then")],
         ),
         (
             snapshot(workers=[worker(state="lost", beat_s=900, is_connected=True)]),
-            [("worker lost", "db02.1", "no beat for 15 min" + OPEN)],
+            [("worker lost", "db02.1", OPEN + "no beat for 15 min")],
         ),
         (
             snapshot(workers=[worker("a", **LATE), worker("b"), worker("c", **LATE)]),
@@ -101,15 +101,15 @@ MIB = 1 << 20
                 worker("a", **LATE, is_connected=False, jobs=[job(259.4)]), worker("x", host="web"),
                 worker("b", "lost", 90, is_connected=False, jobs=[job(100)]),
             ]),
-            [("host lost", "db02", ("its 2 workers are lost, no beat for 90 s, "
-              "held s-0-1 for 10 s, s-0-1 for 9 s by then; "
-              "their connections are closed: the host died, or all were killed"))],
+            [("host lost", "db02", ("its 2 workers: killed or the host died, "
+              "connections are closed: no beat for 90 s, "
+              "held s-0-1 for 10 s, s-0-1 for 9 s by then"))],
         ),
         (
             snapshot(workers=[worker("a", **LATE, is_connected=False),
                               worker("b", **LATE, is_connected=True)]),
-            [("host lost", "db02", ("its 2 workers are lost, no beat for 250 s; "
-              "connections are still open: frozen or cut off"))],
+            [("host lost", "db02", ("its 2 workers: frozen or cut off, "
+              "connections are open: no beat for 250 s"))],
         ),
         (
             snapshot(workers=[worker("a", **LATE, host=None), worker("b", **LATE, host=None)]),
@@ -122,7 +122,7 @@ MIB = 1 << 20
         (
             snapshot(workers=[worker(state="stale", beat_s=5.25, is_connected=True,
                                      jobs=[job(30)])]),
-            [("worker stale", "db02.1", "no beat for 5.2 s, holds s-0-1 for 30 s" + OPEN, "warn")],
+            [("worker stale", "db02.1", OPEN + "no beat for 5.2 s, holds s-0-1 for 30 s", "warn")],
         ),
         (
             snapshot(workers=[worker(state="mismatched")]),
@@ -185,7 +185,7 @@ MIB = 1 << 20
         (
             snapshot(queues=[queue(5, 0, (40.1, 0))]),
             [("queue unserved", "fast", ("5 jobs wait and no worker listens, "
-              "40.1 more come each second; run: rqscan worker fast"))],
+              "40 more come each second; run: rqscan worker fast"))],
         ),
         (snapshot(queues=[queue(0, 0, paused=True)]), []),
         (
@@ -251,13 +251,13 @@ MIB = 1 << 20
         (
             snapshot(workers=[worker("a", versions=V1), worker("b", versions=V1),
                               worker("c", versions=V2), worker("d")]),
-            [("versions differ", "rqscan", f"1 on most; c on db02 has 2; {SAME}", "warn")],
+            [("versions differ", "rqscan", f"c on db02 has 2, most 1; {SAME}", "warn")],
         ),
         (
             snapshot(workers=[worker(f"w{n}", versions=V1 | {"python": "3.1" + str(n == 0)})
                               for n in range(2)] + [worker("x", versions=V1)] * 2),
-            [("versions differ", "python", ("none on most; w0 on db02 has 3.1True, "
-              f"w1 on db02 has 3.1False; {SAME}"), "warn")],
+            [("versions differ", "python", ("w0 on db02 has 3.1True, "
+              f"w1 on db02 has 3.1False, most none; {SAME}"), "warn")],
         ),
         (snapshot(workers=[worker("a", versions=V1), worker("c", "lost", 9, versions=V2)]),
          [("worker lost", "c", "no beat for 9 s")]),

@@ -221,7 +221,7 @@ def _type(state: State, line: Line, key: str) -> State:
         yes = key in {"y", "Y"}
         wish, message = (line.question, "working…") if yes else (None, "nothing was done")
         return structs.replace(state, dialog=None, wish=wish, message=message)
-    if key == ESC:
+    if key == ESC or (line.what == "answer" and len(key) == 1 and key.isalpha()):
         told = "" if line.what == "filter" else "nothing was done"
         return _filtered(structs.replace(state, dialog=None, message=told), line, "")
     if key == ENTER:

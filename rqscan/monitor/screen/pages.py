@@ -112,7 +112,7 @@ def _asked(line: Line, pane: str, width: int) -> Shown:
         return [("seconds between refreshes: ", HEAD), (f"{line.text}_", "")]
     assert line.question is not None
     count = line.question.count
-    how = "; y: yes" if count == 1 else f"; type {count} and Enter: {line.text}_"
+    how = "; y: yes, n: no" if count == 1 else f"; type {count} and Enter, n: no: {line.text}_"
     text = line.question.text
     if cell_len(text) + len(how) > width:  # what is to be typed must be seen
         text = text[: max(0, width - len(how) - 1)] + "…"

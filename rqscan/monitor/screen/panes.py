@@ -1,5 +1,6 @@
 """Panes: a snapshot → the tables of the screen, each in the order in which it is read first."""
 
+import re
 from datetime import datetime
 from math import inf
 from typing import Any
@@ -22,6 +23,10 @@ SUMS = {
 FORCED = "; forced in "
 """Stands in a reason before the time after which nothing is waited for any longer; narrow screens
 would cut it off."""
+
+UUID = re.compile(r"^([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+SHORT = r"\1…"
+"""What RQ names a job by: eight of its digits tell it well enough."""
 
 Row = dict[str, Any]
 
@@ -60,14 +65,20 @@ def totals(shot: Snapshot) -> list[Row]:
 
 def panes(shot: Snapshot, *, is_local: bool = False) -> list[Pane]:
     """Give all panes from top to bottom, each with all its items."""
+
+    def age_of(one: Failure) -> tuple[float, int]:
+        """Put the newest minute first, and in it what failed most."""
+        age_s = ago(shot.at, one.last_at)
+        return inf if age_s is None else age_s // 60, -one.count
+
     entries = sorted(shot.schedules, key=lambda entry: _turn(entry, shot))
     return [
         Pane("queues", QUEUE, sorted(shot.queues, key=lambda one: -(one.depth or 0)), _name),
         Pane("workers", WORKER, sorted(shot.workers, key=rank), _name),
-        Pane("failed", _failure(shot.at), shot.failed, lambda one: one.group),
+        Pane("failed", _failure(shot.at), sorted(shot.failed, key=age_of), lambda one: one.group),
         Pane("schedule", _entry(shot, is_local=is_local), entries, _name, shot.entries.count or 0),
-        Pane("waits", WAIT, _waits(entries, shot.workers), lambda one: one[0]),
         Pane("scans", SCAN, shot.scans, lambda one: one.scan_id),
+        Pane("waits", WAIT, _waits(entries, shot.workers), lambda one: one[0]),
     ]
 
 
@@ -119,11 +130,11 @@ def _of_oldest(name: str) -> Any:
 
 def _job(one: Worker) -> str | None:
     job = _oldest(one)
-    return f"{job.kind} {job.id}".strip() if job else None
+    return f"{job.kind} {UUID.sub(SHORT, job.id)}".strip() if job else None
 
 
 def _clock(one: Worker) -> float | None:
-    return None if one.clock_offset_s is None else 0 - one.clock_offset_s
+    return None if one.clock_offset_s is None else round(0 - one.clock_offset_s, 1) + 0.0
 
 
 WORKER = [

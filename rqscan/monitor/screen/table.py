@@ -62,9 +62,7 @@ def table(pane: Pane, room: int, width: int, view: View | None, number: str = ""
     head: Line = [(number.ljust(GAP), "dim")]
     head += _cells({title: title for title in titles}, sizes, figures, HEAD)
     if note := _note(pane, first, len(items), view):
-        head_cells = sum(cell_len(text) for text, _ in head)
-        if head_cells + len(note) <= width:  # cut off it would tell another number
-            head.append((note, "dim"))
+        head = _beside(head, note, width)
     lines = [head]
     for i, (item, row) in enumerate(zip(items, rows, strict=True)):
         is_chosen = view is not None and first + i == at
@@ -72,6 +70,16 @@ def table(pane: Pane, room: int, width: int, view: View | None, number: str = ""
         sign = ("*" if is_marked else " ") + (">" if is_chosen else " ")
         lines.append([(sign, ""), *_cells(row, sizes, figures, CHOSEN if is_chosen else "")])
     return lines
+
+
+def _beside(head: Line, note: str, width: int) -> Line:
+    """Put a note behind the titles, or over the last of them: cut off, it would mislead."""
+    room, kept = width - cell_len(note), head[:]
+    while kept and sum(cell_len(part) for part, _ in kept) > room:
+        kept.pop()
+    if kept != head:
+        kept.append((" " * max(0, room - sum(cell_len(part) for part, _ in kept)), ""))
+    return [*kept, (note, "dim")]
 
 
 def _note(pane: Pane, first: int, count: int, view: View | None) -> str:
