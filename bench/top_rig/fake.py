@@ -110,6 +110,7 @@ def fill(client: redis.Redis, shape: Shape) -> list[str]:
             _worker(client, shape, number, worker)
     for number in range(SCHEDULES):
         _schedule(client, f"nightly-{number:02d}", number)
+    client.set(keys.LEADER, '{"name": "node00.scheduler", "host": "node00", "pid": 7}')
     return [shape.name(worker) for worker in range(shape.workers)]
 
 
