@@ -12,7 +12,8 @@ from jobs_rig.rig import Rig
 from top_rig.watchers import LIVE, OURS, PAUSE_S, RQ, Live, Piped, Screen, Served, Watcher
 
 __all__ = [
-    "DASHBOARD", "DELAY_S", "LOOK", "RQ_INFO", "SCREEN", "Probe", "contenders", "cost", "counted", "starts",
+    "DASHBOARD", "DELAY_S", "LOOK", "RQ_INFO", "SCREEN", "Probe", "contenders", "cost", "counted",
+    "starts",
 ]  # fmt: skip
 
 LOOK = "`rqscan top --json`"
