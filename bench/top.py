@@ -11,7 +11,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,11 @@ def arguments() -> argparse.Namespace:
 
 def measure(place: Rig, key: str, asked: argparse.Namespace) -> Results:
     """Give what one fleet costs each to watch: counts once, times in rounds, and starts."""
-    sides, found = contenders(asked.theirs), {}
+    sides = contenders(asked.theirs, SHAPES[key].failed)
+    found: Results = {}
     probe = Probe(place)
 
-    def attempt(name: str, what: str, run: Any) -> None:
+    def attempt(name: str, what: str, run: Callable[[], Any]) -> None:
         if time.monotonic() > asked.deadline:
             print(f"bench: no time left for {what} of {name}", file=sys.stderr)
             return
@@ -95,20 +97,19 @@ def measure(place: Rig, key: str, asked: argparse.Namespace) -> Results:
         except Exception as e:  # noqa: BLE001 - one that fails must not hide the others
             print(f"bench: {what} of {name} failed: {e}", file=sys.stderr)
 
-    for name, start in sides.items():
-        times = 1 if name in SLOW else 3
-        attempt(name, "trips", lambda n=name, s=start, t=times: counted(place, probe, n, s, t))
+    for side in sides:
+        times = 1 if side.name in SLOW else 3
+        attempt(side.name, "trips", partial(counted, place, probe, side, times))
     for number in range(asked.rounds):
         shift = number % len(sides)  # nobody always follows the same neighbour
-        for name in [*sides][shift:] + [*sides][:shift]:
-            times = SLOW.get(name, 0) if key == "large" else 0
-            trips = found.get(name, {}).get("trips")
-            known = round(trips[0]["commands"]) if trips and name == SCREEN else None
-            attempt(name, "cost", lambda n=name, t=times, k=known: cost(
-                place, probe, sides[n], t or REFRESHES[key], k))  # fmt: skip
+        for side in sides[shift:] + sides[:shift]:
+            times = SLOW.get(side.name, REFRESHES[key]) if key == "large" else REFRESHES[key]
+            trips = found.get(side.name, {}).get("trips")
+            known = round(trips[0]["commands"]) if trips and side.name == SCREEN else None
+            attempt(side.name, "cost", partial(cost, place, probe, side, times, known))
     for _ in range(STARTS[key]):
         for name, is_ours in ((SCREEN, True), (RQ_INFO, False)):
-            attempt(name, "start", lambda o=is_ours: starts(place, is_ours=o))
+            attempt(name, "start", partial(starts, place, is_ours=is_ours))
     return found
 
 

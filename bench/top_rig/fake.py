@@ -133,9 +133,11 @@ def _scan(client: redis.Redis, scan: str, total: int, began: datetime) -> None:
 def _counts(client: redis.Redis, queue: str, at: float) -> None:
     """Write what a busy fleet has counted, and will have while it is watched."""
     with client.pipeline(transaction=False) as pipe:
-        for bucket in range(int((at - 180) / keys.STAT_S), int((at + FAR_S) / keys.STAT_S)):
-            counts = {f"{queue}:in": 310, f"{queue}:out": 300, f"{queue}:failed": 2}
-            pipe.hset(keys.stat(bucket), mapping=counts)
+        for name, seconds, past_s in (("stat", keys.STAT_S, 180), ("minute", 60, 2_100)):
+            per_s = {f"{queue}:in": 31, f"{queue}:out": 30, f"{queue}:failed": 0.2}
+            counts = {field: int(seconds * rate) for field, rate in per_s.items()}
+            for bucket in range(int((at - past_s) / seconds), int((at + FAR_S) / seconds)):
+                pipe.hset(f"{keys.OWN}{name}:{bucket}", mapping=counts)
         finished = {f"{queue}-done-{n}": at + FAR_S + n for n in range(FINISHED)}
         pipe.zadd(keys.registry("finished", queue), finished)
         pipe.execute()

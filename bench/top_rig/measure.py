@@ -21,25 +21,35 @@ SCREEN = "`rqscan top`, live"
 RQ_INFO = "`rq info -i`"
 DASHBOARD = "rq-dashboard"
 
-FIRST = 2  # refreshes that are not counted: names are learned, modules loaded
+READ_AT_ONCE = 1_000  # failed jobs that our live view reads in one refresh, each only once
 IDLE_S = 4.0
 DELAY_S = 0.001
 FIGURES = rb"scan\.\d\d|node\d\d"  # names that only Redis can have told
 
-Start = Callable[[Rig, str], Watcher]
+
+@dataclass(frozen=True)
+class Side:
+    """One who watches: how it starts, and how many refreshes it has before any counts.
+
+    The first ones are dearer: names are learned, modules loaded, failed jobs read.
+    """
+
+    name: str
+    start: Callable[[Rig, str], Watcher]
+    first: int = 1
 
 
-def contenders(theirs: str) -> dict[str, Start]:
-    """Give how each starts; `theirs` is the Python that has rq-dashboard."""
+def contenders(theirs: str, failed: int) -> list[Side]:
+    """Give who watches a fleet; `theirs` is the Python that has rq-dashboard."""
     look = [*OURS, "--json", "-n", "1000", "-i", str(PAUSE_S)]
-    return {
-        LOOK: lambda rig, url: Piped(rig, look, url, b"\n"),
-        SCREEN: lambda rig, url: Live(rig, LIVE, url),
-        RQ_INFO: lambda rig, url: Piped(
-            rig, [*RQ, "--url", url, "-i", str(PAUSE_S)], url, b"Updated: "
-        ),
-        DASHBOARD: lambda rig, url: Served(rig, theirs, url),
-    }
+    info = [*RQ, "-i", str(PAUSE_S), "--url"]
+    first = 2 + failed // READ_AT_ONCE
+    return [
+        Side(LOOK, lambda rig, url: Piped(rig, look, url, b"\n"), first),
+        Side(SCREEN, lambda rig, url: Live(rig, LIVE, url), first),
+        Side(RQ_INFO, lambda rig, url: Piped(rig, [*info, url], url, b"Updated: ")),
+        Side(DASHBOARD, lambda rig, url: Served(rig, theirs, url)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -88,16 +98,14 @@ class Probe:
         )
 
 
-def cost(
-    rig: Rig, probe: Probe, start: Start, times: int, per_refresh: int | None
-) -> dict[str, Any]:
+def cost(rig: Rig, probe: Probe, side: Side, times: int, per_refresh: int | None) -> dict[str, Any]:
     """Give what one of so many refreshes costs.
 
     With `per_refresh`, commands of one, refreshes are counted by what Redis has executed: a screen
     is drawn for other reasons too.
     """
-    with start(rig, rig.server.url) as watcher:
-        watcher.refresh(FIRST)
+    with side.start(rig, rig.server.url) as watcher:
+        watcher.refresh(side.first)
         before, cpu = probe.now(), _cpu_s(watcher)
         took = watcher.refresh(times)
         spent, used = _cpu_s(watcher) - cpu, probe.since(before)
@@ -118,16 +126,16 @@ def _cpu_s(watcher: Watcher) -> float:
     return float(times.user + times.system)
 
 
-def counted(rig: Rig, probe: Probe, name: str, start: Start, times: int) -> dict[str, Any]:
+def counted(rig: Rig, probe: Probe, side: Side, times: int) -> dict[str, Any]:
     """Give round trips and commands of one refresh, and how long it is if each takes `DELAY_S`."""
     path = rig.folder / "counter.sock"
     with RequestCounter(path, rig.server.socket, DELAY_S) as counter:
-        if name == SCREEN:
-            few, many = (_whole(rig, probe, counter, FIRST + n) for n in (0, times))
+        if side.name == SCREEN:
+            few, many = (_whole(rig, probe, counter, side.first + n) for n in (0, times))
             trips, commands = ((b - a) / times for a, b in zip(few, many, strict=True))
             return {"trips": trips, "commands": commands}
-        with start(rig, counter.url) as watcher:
-            watcher.refresh(FIRST - 1)
+        with side.start(rig, counter.url) as watcher:
+            watcher.refresh(side.first)
             before, used = counter.trips, probe.now()
             took = watcher.refresh(times)
             trips, used = counter.trips - before, probe.since(used)

@@ -200,7 +200,8 @@ class Screen:
         """Wait until something new was drawn, all of it."""
         self.seen = b""
         self.read(lambda: bool(self.seen))
-        while _is_ready(self._near, QUIET_S):
+        deadline = time.monotonic() + WAIT_S
+        while _is_ready(self._near, QUIET_S) and time.monotonic() < deadline:
             self.seen += os.read(self._near, 1 << 16)
 
 
