@@ -93,7 +93,8 @@ def measure(place: Rig, key: str, asked: argparse.Namespace) -> Results:
             return
         print(f"{key}: {what} of {name}", file=sys.stderr)
         try:
-            found.setdefault(name, {}).setdefault(what, []).append(run())
+            figure = run()
+            found.setdefault(name, {}).setdefault(what, []).append(figure)
         except Exception as e:  # noqa: BLE001 - one that fails must not hide the others
             print(f"bench: {what} of {name} failed: {e}", file=sys.stderr)
 

@@ -21,7 +21,7 @@ from rqscan.broker import keys
 from rqscan.broker.jobs import chunk_fields
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.fleet.presence import client_name, flat, versions
-from rqscan.fleet.reports import JobReport
+from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.model import Chunk
 from rqscan.settings import QueueSettings
 from tests.scripted import ScriptedWorker
@@ -149,7 +149,8 @@ def _worker(client: redis.Redis, shape: Shape, number: int, worker: int) -> None
     queues, host = list(dict.fromkeys([queue, second])), name.partition(".")[0]
     one = ScriptedWorker(
         client, name, queue, queues=queues, host=host, pid=1000 + worker, boot=name,
-        concurrency=1, lease_s=5.5, clock_offset_s=0.001, done=900, failed=5, versions=versions(),
+        concurrency=1, lease_s=5.5, clock_offset_s=0.001, clock_error_s=0.0002, done=900, failed=5, versions=versions(),
+        store_id="5f0c6f5e3b9e4d0d9a1c", spool=SpoolReport(home=f"/var/lib/rqscan/{host}"),
     )  # fmt: skip
     one.beat()
     turn = (worker - number) // shape.queues
