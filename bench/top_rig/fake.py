@@ -150,7 +150,8 @@ def _worker(client: redis.Redis, shape: Shape, number: int, worker: int) -> None
     one = ScriptedWorker(
         client, name, queue, queues=queues, host=host, pid=1000 + worker, boot=name,
         concurrency=1, lease_s=5.5, clock_offset_s=0.001, clock_error_s=0.0002, done=900, failed=5,
-        versions=versions(), store_id="5f0c6f5e3b9e4d0d9a1c", spool=SpoolReport(home=f"/var/lib/rqscan/{host}"),
+        versions=versions(), store_id="5f0c6f5e3b9e4d0d9a1c",
+        spool=SpoolReport(home=f"/var/lib/rqscan/{host}"),
     )  # fmt: skip
     one.beat()
     turn = (worker - number) // shape.queues
