@@ -9,7 +9,7 @@ import psutil
 from jobs_rig.counter import RequestCounter
 from jobs_rig.rig import Rig
 
-from top_rig.watchers import LIVE, OURS, PAUSE_S, RQ, Live, Piped, Screen, Served, Watcher
+from top_rig.watchers import OURS, PAUSE_S, RQ, Live, Piped, Screen, Served, Watcher
 
 __all__ = [
     "DASHBOARD", "DELAY_S", "LOOK", "RQ_INFO", "SCREEN", "Probe", "contenders", "cost", "counted",
@@ -46,7 +46,8 @@ def contenders(theirs: str, failed: int) -> list[Side]:
     first = 2 + failed // READ_AT_ONCE
     return [
         Side(LOOK, lambda rig, url: Piped(rig, look, url, b"\n"), first),
-        Side(SCREEN, lambda rig, url: Live(rig, LIVE, url), first),
+        # longer pauses, so that no refresh begins while the last one's figures are taken
+        Side(SCREEN, lambda rig, url: Live(rig, [*OURS, "-i", "1"], url), first + 1),
         Side(RQ_INFO, lambda rig, url: Piped(rig, [*info, url], url, b"Updated: ")),
         Side(DASHBOARD, lambda rig, url: Served(rig, theirs, url)),
     ]
@@ -150,14 +151,14 @@ def counted(rig: Rig, probe: Probe, side: Side, times: int) -> dict[str, Any]:
 def _whole(rig: Rig, probe: Probe, counter: RequestCounter, refreshes: int) -> tuple[int, int]:
     """Give round trips and commands of a live view from its start to its end."""
     trips, used = counter.trips, probe.now()
-    with Screen(rig, [*LIVE, "-n", str(refreshes)], counter.url) as screen:
+    with Screen(rig, [*OURS, "-i", str(PAUSE_S), "-n", str(refreshes)], counter.url) as screen:
         screen.seconds_until_end()
     return counter.trips - trips, probe.since(used).commands
 
 
 def starts(rig: Rig, *, is_ours: bool) -> tuple[float, float, float | None]:
     """Give seconds from the start of a process to its first line, to figures, and to its end."""
-    command = LIVE if is_ours else [*RQ, "--url", rig.server.url]
+    command = OURS if is_ours else [*RQ, "--url", rig.server.url]
     with Screen(rig, command, rig.server.url) as screen:
         first = screen.seconds_until(rb"rqscan top" if is_ours else rb"\S")
         figures = screen.seconds_until(FIGURES)

@@ -22,15 +22,14 @@ from jobs_rig.rig import Rig
 
 from tests.servers import DIE_WITH_US
 
-__all__ = ["LIVE", "OURS", "RQ", "Live", "Piped", "Screen", "Served", "Watcher"]
+__all__ = ["OURS", "RQ", "Live", "Piped", "Screen", "Served", "Watcher"]
 
 OURS = [sys.executable, "-m", "rqscan", "top"]
 RQ = [sys.executable, "-m", "rq.cli", "info"]
-LIVE = [*OURS, "-i", "0.5"]
 PAUSE_S = 0.5
 WAIT_S = 60
 STOP_S = 5
-QUIET_S = 0.15  # without output: the frame is whole
+QUIET_S = 0.4  # without output: it is drawn at the begin of a refresh, and at its end
 COLUMNS, LINES = 140, 45
 FOR_STYLE = re.compile(rb"\x1b\[[0-9;]*m")
 ENDED = "{} has ended by itself: {}"
