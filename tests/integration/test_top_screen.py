@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,17 @@ def test_a_dumb_terminal_gets_plain_text_once(env, busy) -> None:
         assert b"\x1b" not in terminal.raw
     finally:
         terminal.close()
+
+
+def test_no_color_is_no_color_but_still_a_screen(env, busy) -> None:
+    for more, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+        terminal = Terminal(TOP, env | more)
+        try:
+            terminal.until("LIVE", "web01.100")
+            assert bool(re.search(rb"\x1b\[[0-9;]*3[0-8]", terminal.raw)) is has_colours
+            assert b"\x1b[?1049h" in terminal.raw
+        finally:
+            terminal.close()
 
 
 def test_ascii_is_ascii(env, busy) -> None:

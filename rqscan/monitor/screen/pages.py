@@ -1,5 +1,7 @@
 """Pages: what lies over the panes (help, a page on one subject, a menu), and the footer."""
 
+import textwrap
+
 from rich.cells import cell_len, chop_cells
 
 from rqscan.monitor.screen.keys import LETTERS
@@ -46,7 +48,13 @@ def overlay(state: State, width: int, room: int) -> list[Shown]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return chop_cells(text, max(1, width)) if cell_len(text) > width else [text]
+    """Cut a line between words; where characters are wide, anywhere."""
+    width = max(1, width)
+    if cell_len(text) <= width:
+        return [text]
+    if cell_len(text) > len(text):
+        return chop_cells(text, width)
+    return textwrap.wrap(text, width, drop_whitespace=False, replace_whitespace=False)
 
 
 def _page(page: Page, width: int, room: int) -> list[Shown]:
