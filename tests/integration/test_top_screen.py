@@ -81,7 +81,7 @@ def test_the_frame_follows_the_size(terminal) -> None:
     wait_for(lambda: "  OUT/s" not in "".join(terminal.lines()) and "LIVE" in terminal.lines()[0])
     assert len(terminal.lines()) == 8
     terminal.resize(140, 30)
-    terminal.until("RESCUED 0  LOST 0  REFUSED 0  FENCED 0")
+    terminal.until("RESCUED JOBS 0  LOST JOBS 0  REFUSED JOBS 0")
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"])
@@ -181,10 +181,11 @@ def test_a_dumb_terminal_gets_plain_text_once(env, busy) -> None:
 
 
 def test_no_color_is_no_color_but_still_a_screen(env, busy) -> None:
+    busy.client().sadd(keys.PAUSED, "wakaka")
     for more, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
         terminal = Terminal(TOP, env | more)
         try:
-            terminal.until("LIVE", "web01.100")
+            terminal.until("LIVE", "paused")
             assert bool(re.search(rb"\x1b\[[0-9;]*3[0-8]", terminal.raw)) is has_colours
             assert b"\x1b[?1049h" in terminal.raw
         finally:
