@@ -181,11 +181,12 @@ def test_a_dumb_terminal_gets_plain_text_once(env, busy) -> None:
 
 
 def test_no_color_is_no_color_but_still_a_screen(env, busy) -> None:
-    busy.client().sadd(keys.PAUSED, "wakaka")
+    busy.client().sadd(keys.QUEUES, keys.queue("other"))
+    busy.client().rpush(keys.queue("other"), "one")
     for more, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
         terminal = Terminal(TOP, env | more)
         try:
-            terminal.until("LIVE", "paused")
+            terminal.until("LIVE", "QUEUE UNSERVED other")
             assert bool(re.search(rb"\x1b\[[0-9;]*3[0-8]", terminal.raw)) is has_colours
             assert b"\x1b[?1049h" in terminal.raw
         finally:
