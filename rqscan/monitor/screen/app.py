@@ -76,6 +76,7 @@ class _Loop:
         self._aside, self._painter = Aside(terminal.wake), Painter()
         self._shot: Snapshot | None = None
         self._board: Mapping[str, Pane] = {}
+        self._drawn: object = None
         self._due_at = self._asked_at = self._seen_at = time.monotonic()
 
     def run(self) -> None:
@@ -110,9 +111,13 @@ class _Loop:
             where=self._hands.where,
             interval_s=self._state.interval_s,
         )
+        size = self._terminal.size()
+        frame = id(shot), self._state, size, int(watch.age_s), int(watch.retry_s or 0)
+        if frame == self._drawn:  # a look begins, and nothing on the screen tells of it
+            return
+        self._drawn = frame
         if shot:
             self._board = arrange(shot, self._state.view)
-        size = self._terminal.size()
         lines = screen(shot, size, self._state, watch, self._board, is_ascii=self._is_ascii)
         self._painter.draw(lines, size, is_dim=is_away)
 
@@ -130,8 +135,10 @@ class _Loop:
             self._look()
         elif wish == "shell":
             self._terminal.stop()
+            self._drawn = None
         elif wish == "redraw":
             self._terminal.clear()
+            self._drawn = None
         elif wish == "save":
             self._save()
         elif (shot := self._shot) is None or not shot.redis.up:
