@@ -47,7 +47,7 @@ class SpoolFile:
             self.path.with_suffix(".lock"),
             self.path.with_suffix(".ballast"),
         )
-        self.queries: Queries = read("spool", placeholder=":{}")
+        self.queries: Queries = read("spool")
         self._inode = 0  # of the file that was opened last
 
     @property
