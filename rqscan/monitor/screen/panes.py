@@ -133,6 +133,12 @@ def _job(one: Worker) -> str | None:
     return f"{job.kind} {UUID.sub(SHORT, job.id)}".strip() if job else None
 
 
+def _zone(offset_s: int) -> str:
+    """Write a host's zone by how far it is from UTC."""
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    return f"{'-' if offset_s < 0 else '+'}{hours}{f':{minutes:02}' if minutes else 'h'}"
+
+
 def _clock(one: Worker) -> float | None:
     return None if one.clock_offset_s is None else round(0 - one.clock_offset_s, 1) + 0.0
 
@@ -152,6 +158,7 @@ WORKER = [
     Column("RQSCAN", lambda one: one.versions.get("rqscan")),
     Column("SPOOL", lambda one: one.spool_rows),
     Column("MB", lambda one: one.rss_bytes and one.rss_bytes >> 20),
+    Column("ZONE", lambda one: one.utc_offset_s, _zone),
     Column("QUEUES", lambda one: ",".join(one.queues)),
     Column("JOB", _job),
 ]

@@ -58,7 +58,9 @@ def table(pane: Pane, room: int, width: int, view: View | None, number: str = ""
     rows = [pane.cells(item) for item in items]
     titles = [column.title for column in pane.columns]
     sizes = _sizes(titles, rows, width)
-    figures = {title for title in titles if all(re.match(r"[-+\d]", row[title]) for row in rows)}
+    figures = {
+        title for title in titles if all(re.match(r"[-+\d]|never$", row[title]) for row in rows)
+    }
     head: Line = [(number.ljust(GAP), "dim")]
     head += _cells({title: title for title in titles}, sizes, figures, HEAD)
     if note := _note(pane, first, len(items), view):
