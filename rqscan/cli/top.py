@@ -119,7 +119,7 @@ class _Fleet:
     def read(self, subject: "Subject", shot: "Snapshot") -> "Page":
         from rqscan.monitor.details import read
 
-        return read(self._connection(), subject, shot)
+        return read(self._connection, subject, shot)
 
     def ask(self, order: "Order", shot: "Snapshot") -> "Question":
         from rqscan.monitor.actions import ask

@@ -1,6 +1,6 @@
 """Details: all that is known of one subject, as a page; a job's payload is read here alone."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from rqscan.monitor.screen.state import Page, PageLine, Subject
 __all__ = ["read"]
 
 Lines = Iterator[PageLine]
+Connect = Callable[[], Redis]
 
 ENDS = 10
 """Jobs that are named at either end of a queue."""
@@ -31,11 +32,11 @@ MAX_ARGUMENTS = 20_000
 """Characters that are shown of a job's arguments."""
 
 
-def read(client: Redis, subject: Subject, shot: Snapshot) -> Page:
+def read(connect: Connect, subject: Subject, shot: Snapshot) -> Page:
     """Read what is known of a subject.
 
     Args:
-        client: of Redis, which reads bytes.
+        connect: gives a client of Redis, which reads bytes, where the snapshot does not tell all.
         subject: of the screen.
         shot: where most of it is told.
 
@@ -44,11 +45,11 @@ def read(client: Redis, subject: Subject, shot: Snapshot) -> Page:
     """
     with outage():
         if subject.pane == "job":
-            return _job(client, subject)
+            return _job(connect(), subject)
         found = {
             "queues": _queue, "workers": _worker, "host": _host, "failed": _group,
             "schedule": _entry, "scans": _scan, "waits": _wait, "trouble": _trouble,
-        }[subject.pane](client, subject.name, shot)  # fmt: skip
+        }[subject.pane](connect, subject.name, shot)  # fmt: skip
         title = f"{TITLES.get(subject.pane, subject.pane)} {subject.name}"
         lines = tuple(_cut(found))
     at = next((i for i, line in enumerate(lines) if line.subject), 0)
@@ -145,7 +146,7 @@ def _arguments(call: Any) -> Lines:
         yield PageLine(f"… {len(text)} characters in all")
 
 
-def _queue(client: Redis, name: str, shot: Snapshot) -> Lines:
+def _queue(connect: Connect, name: str, shot: Snapshot) -> Lines:
     found = next((one for one in shot.queues if one.name == name), None)
     yield from _facts(structs.asdict(found) if found else {})
     listening = [one for one in shot.workers if name in one.queues]
@@ -155,6 +156,7 @@ def _queue(client: Redis, name: str, shot: Snapshot) -> Lines:
     for one in shot.failed:
         if one.queue == name:
             yield PageLine(f"{one.count:6}  {one.error}", Subject("failed", one.group))
+    client = connect()
     first: Any = client.lrange(keys.queue(name), 0, ENDS - 1)
     last: Any = [job for job in client.lrange(keys.queue(name), -ENDS, -1) if job not in first]
     yield from _head("jobs that run next")
@@ -174,7 +176,7 @@ def _of_worker(one: Worker) -> PageLine:
     return PageLine(words, Subject("workers", one.name))
 
 
-def _worker(_: Redis, name: str, shot: Snapshot) -> Lines:
+def _worker(_: Connect, name: str, shot: Snapshot) -> Lines:
     found = next((one for one in shot.workers if one.name == name), None)
     if found is None:
         yield PageLine("It is not listed any more.")
@@ -197,11 +199,11 @@ def _worker(_: Redis, name: str, shot: Snapshot) -> Lines:
         yield PageLine(words, Subject("job", job.id))
 
 
-def _host(_: Redis, name: str, shot: Snapshot) -> Lines:
+def _host(_: Connect, name: str, shot: Snapshot) -> Lines:
     yield from (_of_worker(one) for one in shot.workers if (one.host or "?") == name)
 
 
-def _group(_: Redis, name: str, shot: Snapshot) -> Lines:
+def _group(_: Connect, name: str, shot: Snapshot) -> Lines:
     found = next((one for one in shot.failed if one.group == name), None)
     if found is None:
         yield PageLine("None of these jobs is among the failed any more.")
@@ -214,24 +216,24 @@ def _group(_: Redis, name: str, shot: Snapshot) -> Lines:
     yield from (PageLine(f"  {job}", Subject("job", job)) for job in found.jobs)
 
 
-def _entry(client: Redis, name: str, shot: Snapshot) -> Lines:
+def _entry(connect: Connect, name: str, shot: Snapshot) -> Lines:
     found = next((one for one in shot.schedules if one.name == name), None)
     yield from _facts(structs.asdict(found) if found else {})
     yield from _head("as the leader has written it")
-    yield from _facts(_texts(client.hgetall(keys.schedule_entry(name))))
+    yield from _facts(_texts(connect().hgetall(keys.schedule_entry(name))))
     yield PageLine("")
     yield PageLine(f"its runs: rqscan schedule history {name}")
 
 
-def _scan(client: Redis, name: str, shot: Snapshot) -> Lines:
+def _scan(connect: Connect, name: str, shot: Snapshot) -> Lines:
     found = next((one for one in shot.scans if one.scan_id == name), None)
     yield from _facts(structs.asdict(found) if found else {"state": "ended"})
-    yield from _facts(_texts(client.hgetall(keys.progress(name))))
+    yield from _facts(_texts(connect().hgetall(keys.progress(name))))
     yield PageLine("")
     yield PageLine(f"what it found: rqscan results {name}")
 
 
-def _wait(_: Redis, name: str, shot: Snapshot) -> Lines:
+def _wait(_: Connect, name: str, shot: Snapshot) -> Lines:
     for entry in shot.schedules:
         if entry.name == name:
             yield PageLine(entry.reason or "")
@@ -240,7 +242,7 @@ def _wait(_: Redis, name: str, shot: Snapshot) -> Lines:
             yield PageLine(f"{one.name}: {one.spool.idle.reason}")
 
 
-def _trouble(_: Redis, __: str, shot: Snapshot) -> Lines:
+def _trouble(_: Connect, __: str, shot: Snapshot) -> Lines:
     workers, queues = {one.name for one in shot.workers}, {one.name for one in shot.queues}
     entries, hosts = {one.name for one in shot.schedules}, {one.host for one in shot.workers}
     for one in shot.trouble:

@@ -213,7 +213,10 @@ def test_keys_are_answered_while_redis_is_frozen_and_actions_refuse(
         terminal.type("x")
         terminal.until("STALE", "REDIS AWAY", "next try in")
         terminal.type("P")
-        terminal.until("Redis is away: nothing can be read or changed now")
+        terminal.until("Redis is away: nothing can be changed now")
+        terminal.type("!")
+        terminal.until("Redis away", "queue unserved")
+        terminal.type("\x1b")
     finally:
         os.kill(redis_server.pid, signal.SIGCONT)
     terminal.until("LIVE")

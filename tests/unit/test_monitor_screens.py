@@ -33,7 +33,7 @@ STATES = {
     "page": State(pages=(structs.replace(PAGE, at=3),)),
     "help": State(is_help=True),
     "frozen": State(is_frozen=True),
-    "away": State(message="Redis is away: nothing can be read or changed now"),
+    "away": State(message="Redis is away: nothing can be changed now"),
 }
 SHOWN = [
     *((size, "calm") for size in ("40x8", "60x15", "80x24", "140x45", "200x60")),

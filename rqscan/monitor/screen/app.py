@@ -141,10 +141,13 @@ class _Loop:
             self._drawn = None
         elif wish == "save":
             self._save()
-        elif (shot := self._shot) is None or not shot.redis.up:
-            self._say("Redis is away: nothing can be read or changed now")
+        elif (shot := self._shot) is None:
+            self._say("nothing is known yet")
         elif isinstance(wish, Subject):
-            self._aside.start("read", lambda: self._hands.read(wish, shot))
+            if not self._aside.start("read", lambda: self._hands.read(wish, shot)):
+                self._say("what was asked before is still being read")
+        elif not shot.redis.up:
+            self._say("Redis is away: nothing can be changed now")
         elif isinstance(wish, Order):
             self._begin("ask", lambda: self._hands.ask(wish, shot))
         elif isinstance(wish, Question):
