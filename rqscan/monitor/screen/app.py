@@ -16,7 +16,7 @@ from rqscan.monitor.screen.columns import Pane
 from rqscan.monitor.screen.fit import Watch, fit, screen
 from rqscan.monitor.screen.keys import press
 from rqscan.monitor.screen.paint import Painter
-from rqscan.monitor.screen.state import Line, Order, Page, Question, State, Subject, Wish
+from rqscan.monitor.screen.state import Here, Line, Order, Page, Question, State, Subject, Wish
 from rqscan.monitor.screen.terminal import Terminal
 
 __all__ = ["Hands", "Look", "run"]
@@ -131,17 +131,10 @@ class _Loop:
             self._fulfil(wish)
 
     def _fulfil(self, wish: Wish) -> None:
-        if wish == "refresh":
-            self._look()
-        elif wish == "shell":
-            self._terminal.stop()
-            self._drawn = None
-        elif wish == "redraw":
-            self._terminal.clear()
-            self._drawn = None
-        elif wish == "save":
-            self._save()
-        elif (shot := self._shot) is None:
+        shot = self._shot
+        if isinstance(wish, str):
+            self._do(wish)
+        elif shot is None:
             self._say("nothing is known yet")
         elif isinstance(wish, Subject):
             if not self._aside.start("read", lambda: self._hands.read(wish, shot)):
@@ -150,8 +143,17 @@ class _Loop:
             self._say("Redis is away: nothing can be changed now")
         elif isinstance(wish, Order):
             self._begin("ask", lambda: self._hands.ask(wish, shot))
-        elif isinstance(wish, Question):
+        else:
             self._begin("act", lambda: self._hands.act(wish.order))
+
+    def _do(self, what: Here) -> None:
+        if what == "refresh":
+            self._look()
+        elif what == "save":
+            self._save()
+        else:
+            (self._terminal.stop if what == "shell" else self._terminal.clear)()
+            self._drawn = None
 
     def _begin(self, kind: str, work: Callable[[], object]) -> None:
         if "act" in self._aside.busy or not self._aside.start(kind, work):

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 __all__ = [
-    "ACTS", "Line", "Menu", "Order", "Page", "PageLine", "Question", "Sort", "State", "Subject",
+    "ACTS", "Here", "Line", "Menu", "Order", "Page", "PageLine", "Question", "Sort", "State", "Subject",
     "Verb", "View", "Wish",
 ]  # fmt: skip
 
@@ -89,7 +89,8 @@ class View(Struct, frozen=True):
     is_local: bool = False  # times in this host's zone
 
 
-Wish = Literal["refresh", "save", "redraw", "shell"] | Subject | Order | Question
+Here = Literal["refresh", "save", "redraw", "shell"]
+Wish = Here | Subject | Order | Question
 """What the loop is to do: open a subject, count what an order means, carry an answered one out."""
 
 
