@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 __all__ = [
-    "ACTS", "Here", "Line", "Menu", "Order", "Page", "PageLine", "Question", "Sort", "State", "Subject",
-    "Verb", "View", "Wish",
+    "ACTS", "Here", "Line", "Menu", "Order", "Page", "PageLine", "Question", "Sort",
+    "State", "Subject", "Verb", "View", "Wish",
 ]  # fmt: skip
 
 Verb = Literal["requeue", "delete", "stop-job", "stop", "pause", "resume", "empty", "cancel"]
