@@ -18,9 +18,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from rqscan.errors import HomeUnavailable, RedisUnavailable
+from rqscan.errors import HomeUnavailable, RedisUnavailable, RqscanError
+from rqscan.settings import Settings
 
-__all__ = ["ensure", "folder_of", "open_lock", "release", "revive", "socket_path", "try_lock"]
+__all__ = [
+    "ensure", "folder_of", "open_lock", "release", "revive", "revive_own",
+    "socket_path", "try_lock",
+]  # fmt: skip
 
 _START_S = 20.0  # until a server answers; one that says it is loading its data is waited for
 _STOP_S = 10.0
@@ -99,6 +103,13 @@ def revive(home: Path) -> bool:
         return True
     finally:
         os.close(kept)
+
+
+def revive_own(settings: Settings) -> None:
+    """Do the same if the embedded server is the one in use, and bear that it fails: look again."""
+    if settings.redis.url is None:
+        with suppress(OSError, subprocess.SubprocessError, RqscanError):
+            revive(Path(settings.home))
 
 
 def folder_of(home: Path) -> Path:

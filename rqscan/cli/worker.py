@@ -13,7 +13,7 @@ from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import Command, Seconds, log_options
 from rqscan.errors import UsageError
-from rqscan.fleet.outage import wait_for_redis
+from rqscan.fleet.first_connection import wait_for_redis
 from rqscan.fleet.worker import ScanWorker
 from rqscan.settings import Settings
 
@@ -70,7 +70,7 @@ def _check(found: Settings) -> None:
         if status := os.waitpid(pid, 0)[1]:
             sys.exit(os.waitstatus_to_exitcode(status))
         return
-    from rqscan.scan.plugins import plugins
+    from rqscan.installed import plugins
     from rqscan.scan.runner import Runner
 
     Runner(found, plugins())
