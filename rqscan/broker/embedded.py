@@ -22,7 +22,7 @@ from rqscan.errors import HomeUnavailable, RedisUnavailable, RqscanError
 from rqscan.settings import Settings
 
 __all__ = [
-    "ensure", "folder_of", "open_lock", "release", "revive", "revive_own",
+    "ensure", "folder_of", "hand_on", "open_lock", "release", "revive", "revive_own",
     "socket_path", "try_lock",
 ]  # fmt: skip
 
@@ -61,6 +61,13 @@ def ensure(home: Path) -> Path:
             raise RedisUnavailable(f"the embedded Redis of {home} does not start: {reason}")
         _pause(home, deadline)
     return socket_path(home)
+
+
+def hand_on() -> list[int]:
+    """Let what this process holds pass an exec; give the descriptors."""
+    for users in _held.values():
+        os.set_inheritable(users, True)  # noqa: FBT003 - its own signature
+    return [*_held.values()]
 
 
 def release(home: Path, *, wait: bool = False) -> None:

@@ -20,7 +20,7 @@ class Tls(Struct, frozen=True, kw_only=True):
     flags_on: int
     flags_off: int
     ca_certs: str | None
-    ca_data: str | bytes | None
+    ca_data: Any  # text or bytes
     ca_path: str | None
     check_hostname: bool
     password: Any  # of the key: text, or a function that gives it
