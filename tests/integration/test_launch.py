@@ -69,6 +69,7 @@ import os, signal, sys
 from rqscan.cli import main
 
 execv = os.execv
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)  # whoever runs the tests may ignore it
 
 def late(*words):
     os.kill(os.getpid(), int(sys.argv[1]))
