@@ -41,8 +41,7 @@ def launch(plan: Plan, *, is_burst: bool, log_level: str, log_json: bool) -> NoR
         locks=embedded.hand_on(),
     )  # fmt: skip
     memory = os.memfd_create("worker", 0)  # passes exec
-    with os.fdopen(os.dup(memory), "wb") as file:
-        file.write(msgpack.encode(told))
+    os.write(memory, msgpack.encode(told))
     os.lseek(memory, 0, os.SEEK_SET)
     # One that comes from now on waits for its handler: see `rqscan.fleet.signals`.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
