@@ -13,7 +13,6 @@ from rqscan.broker.connect import endpoint_of
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
-from rqscan.fleet.loop import Loop
 from rqscan.fleet.plan import Plan
 from rqscan.fleet.roster import refuse_living_namesake
 from rqscan.settings import Settings
@@ -76,6 +75,8 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker has this name.
         """
+        from rqscan.fleet.loop import Loop  # noqa: PLC0415 - `rqscan worker` has it loaded elsewhere
+
         plan = self.plan(max_jobs=max_jobs, stop_timeout_s=stop_timeout_s)
         return Loop(plan).run(burst=burst)
 

@@ -28,6 +28,18 @@ def held(pid):
     return [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
 
 
+def settled(worker, spares):
+    """Give the worker's process and its template's and horses', once its first errand is over."""
+    process = psutil.Process(worker.process.pid)
+
+    def found():
+        tree = process.children(recursive=True)
+        is_settled = len(process.children()) == 1 and len(tree) == 1 + spares
+        return [process, *tree] if is_settled else None
+
+    return wait_for(found, 30, "the template and its spares alone")
+
+
 def test_it_does_not_load_what_weighs():
     program = "import sys, rqscan.fleet.worker_start; print(*sys.modules)"
     done = subprocess.run(
@@ -40,9 +52,9 @@ def test_it_does_not_load_what_weighs():
 
 def test_an_idle_worker_with_its_spare_horses_is_small_and_shows_what_it_is(rig):
     worker = rig.worker("default", "--concurrency", "4")
-    process = psutil.Process(worker.process.pid)
-    wait_for(lambda: len(process.children(recursive=True)) == 5, 30, "template and four spares")
-    assert sum(map(pss_bytes, [process, *process.children(recursive=True)])) < 40e6
+    processes = settled(worker, 4)
+    assert sum(map(pss_bytes, processes)) < 40e6
+    process = processes[0]
     assert process.cmdline()[1:3] == ["-m", "rqscan.fleet.worker_start"]
     assert " ".join(process.cmdline()).endswith("worker.py default --concurrency 4 --log-json")
     assert len(worker.of("worker_started")) == 1
@@ -53,11 +65,10 @@ def test_it_keeps_the_homes_server_and_its_children_do_not(home, tmp_path):
     rig = Rig(Settings(home=str(home)), tmp_path)
     worker = rig.worker("default", "--concurrency", "1")
     try:
-        process = psutil.Process(worker.process.pid)
-        wait_for(lambda: len(process.children(recursive=True)) == 2, 30, "template and a spare")
+        process, *children = settled(worker, 1)
         lock = f"{home}/redis/users.lock"
         assert held(process.pid).count(lock) == 1
-        for child in process.children(recursive=True):
+        for child in children:
             assert lock not in held(child.pid)
         assert worker.stop() == 0
     finally:
