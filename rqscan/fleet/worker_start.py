@@ -3,6 +3,7 @@
 ``python -m rqscan.fleet.worker_start DESCRIPTOR WORDS…``; the words only show in `ps` what it is.
 """
 
+import errno
 import os
 import sys
 
@@ -29,8 +30,13 @@ def main(memory: int) -> int:
     try:
         Loop(told.plan).run(burst=told.is_burst)
     except RqscanError as e:
-        sys.stderr.write(f"rqscan: error: {e}\n")
+        sys.stderr.write(f"rqscan: error: {e}\n" + (f"{e.advice}\n" if e.advice else ""))
         return e.exit_code
+    except OSError as e:  # a full disk under what is kept of ends, say
+        if e.filename is None and e.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(f"rqscan: error: cannot use {e.filename or 'stderr'}: {e.strerror}\n")
+        return 1
     return 0
 
 
