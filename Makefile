@@ -1,6 +1,6 @@
 # Every target makes what it needs first; the second time that is quick.
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run check test test-all rq-suite bench chaos clean lock
+.PHONY: help setup dev run check test test-all rq-suite bench chaos screenshot clean lock
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 # one process more than there are cores, since tests wait for servers most of the time, but no more
@@ -47,6 +47,10 @@ chaos: dev ## a fleet under random faults; MINUTES=10 SEED=n, DATABASE=1 with Ma
 	@tools/servers.sh
 	@$(BIN)/python -m bench.chaos --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(STOCK),--stock) $(if $(DATABASE),--database) $(if $(KEEP_DATA),--keep-data)
+
+screenshot: dev ## draw docs/top.svg, the README's picture, from a live fleet with faults
+	@tools/servers.sh
+	@$(BIN)/python -m tools.screenshot
 
 # the systems that bench/ runs beside ours: never in .venv, where they would change its pins
 .venv-bench/stamp: requirements-bench.txt | dev

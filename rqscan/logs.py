@@ -59,6 +59,8 @@ class Event(StrEnum):
     RUN_WAITING = "run_waiting"
     RUN_FAILED = "run_failed"
     ENTRY_INVALID = "entry_invalid"
+    METRICS_STARTED = "metrics_started"
+    METRICS_STOPPED = "metrics_stopped"
     RUNNING_AS_ROOT = "running_as_root"
 
 

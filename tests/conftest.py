@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from tests.servers import MariaDB, RedisServer, missing, missing_right, wait_for
 
 hypothesis_settings.register_profile("no timings", deadline=None)
 hypothesis_settings.load_profile("no timings")
+
+# A shell's background job ignores ^C, and so would all that the tests start, whom they send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import redis
 
 from rqscan.broker import keys, scripts
 from rqscan.broker.payload import PROTOCOL
-from rqscan.fleet.presence import JobReport, Presence
+from rqscan.fleet.presence import Presence
+from rqscan.fleet.reports import JobReport
 
 __all__ = ["ScriptedWorker"]
 

@@ -9,6 +9,7 @@ import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Self
@@ -26,10 +27,14 @@ class _Way:
 
 
 class RequestCounter:
-    """Listens on `path`; `requests` counts by command's name, `trips` counts round trips."""
+    """Listens on `path`; `requests` counts by command's name, `trips` counts round trips.
 
-    def __init__(self, path: Path, server: Path) -> None:
-        self.path, self._server = path, server
+    With `delay_s` each round trip takes so much longer, half of it before anything is passed on:
+    a long pipeline that a client sends piece by piece is one then, however soon Redis answers.
+    """
+
+    def __init__(self, path: Path, server: Path, delay_s: float = 0.0) -> None:
+        self.path, self._server, self._delay_s = path, server, delay_s
         self.requests: Counter[str] = Counter()
         self.trips = 0
         self._selector = selectors.DefaultSelector()
@@ -79,6 +84,8 @@ class RequestCounter:
         data = b""
         with contextlib.suppress(OSError):
             data = sock.recv(262_144)
+            if self._delay_s and data:
+                data += self._late(sock, way)
             way.to.sendall(data)
         if not data:
             for end in (sock, way.to):
@@ -93,3 +100,14 @@ class RequestCounter:
             way.requests.feed(data)
             while (command := way.requests.gets()) is not False:
                 self.requests[command[0].decode().upper()] += 1
+
+    def _late(self, sock: socket.socket, way: _Way) -> bytes:
+        """Wait, and give what a client has sent meanwhile."""
+        more = b""
+        if way.requests is not None or way.to in self._asking:  # or the first of an answer
+            time.sleep(self._delay_s / 2)
+        with contextlib.suppress(BlockingIOError):
+            while way.requests is not None and (next_ := sock.recv(262_144, socket.MSG_DONTWAIT)):
+                more += next_
+                time.sleep(self._delay_s / 2)
+        return more

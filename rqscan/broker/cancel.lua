@@ -2,10 +2,13 @@
 -- ARGV 1 scan, 2 its queue, 3 seconds that the hash of a stopped job is kept, then number and
 --      generation of each chunk
 -- Returns {chunks not running, chunks running}, of those that had not ended.
--- A job that goes leaves its id in the queue, where no claim takes it; purge.lua clears it away.
+-- A job that goes leaves its id in the queue, where no claim takes it; purge.lua clears it away, and
+-- counts it then. What is not in the queue is counted here.
 local scan = ARGV[1]
 local s, us = now()
 local waiting, running = 0, 0
+
+local function queue_of(job) return redis.call('HGET', job, 'origin') or ARGV[2] end
 
 local function stop(job, id)
   local worker = redis.call('HGET', job, 'worker_name') or ''
@@ -15,7 +18,7 @@ local function stop(job, id)
 end
 
 local function drop(job, id)
-  local queue = redis.call('HGET', job, 'origin') or ARGV[2]
+  local queue = queue_of(job)
   for _, registry in ipairs({'scheduled', 'deferred', 'failed'}) do
     redis.call('ZREM', 'rq:' .. registry .. ':' .. queue, id)
   end
@@ -27,6 +30,7 @@ for i = 4, #ARGV, 2 do
   local job = 'rq:job:' .. id
   local status = redis.call('HGET', job, 'status')
   local is_new = count_end(scan, tonumber(ARGV[i]), iso(s, us), 'cancelled', 0, 0)
+  if status == 'started' or status == 'scheduled' then count(s, queue_of(job) .. ':gone') end
   if status == 'started' then
     stop(job, id)
     running = running + 1

@@ -29,6 +29,7 @@ local function take(i, id)
   end
   local status = known.status
   if not status or status == 'canceled' or status == 'stopped' or status == 'finished' then
+    count(s, ARGV[7 + n + i] .. ':gone')
     return
   end
   got = got + 1
@@ -51,7 +52,11 @@ local function take(i, id)
     -- A progress that has expired stays so: a requeued job of an old scan counts for nothing.
     if total and not started then redis.call('HSET', progress, 'started_at', at) end
   end
-  if (known.rqscan_kind or '') == '' then pairs_of_job = redis.call('HGETALL', job) end
+  if (known.rqscan_kind or '') == '' then
+    pairs_of_job = redis.call('HGETALL', job)
+    -- RQ's own calls count nothing that they enqueue.
+    if attempt == 1 then count(s, name .. ':in') end
+  end
   out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 

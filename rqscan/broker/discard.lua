@@ -12,4 +12,5 @@ for _, id in ipairs(ARGV) do
     taken = taken + 1
   end
 end
+if taken > 0 then count(s, string.sub(KEYS[1], #'rq:queue:' + 1) .. ':gone', taken) end
 return taken

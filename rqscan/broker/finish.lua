@@ -105,7 +105,9 @@ if ttl ~= 0 then
   redis.call('ZADD', is_done and KEYS[4] or KEYS[5], ttl > 0 and s + ttl or '+inf', id)
 end
 local of_dependencies = 'rq:job::' .. id .. ':dependencies'
-if is_done and ARGV[14] == '1' then queue_again(push)
+if is_done and ARGV[14] == '1' then
+  count(s, ARGV[7] .. ':in')
+  queue_again(push)
 elseif ttl > 0 then
   local least = answer == how and ttl or math.max(ttl, 60)
   redis.call('EXPIRE', KEYS[1], least)

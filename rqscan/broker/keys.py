@@ -132,8 +132,16 @@ def reply(command_id: str) -> str:
 
 
 def stat(bucket: int) -> str:
-    """Hash of counts in one bucket of `STAT_S` seconds: QUEUE:in, QUEUE:out, QUEUE:failed."""
+    """Hash of counts in one bucket of `STAT_S` seconds: QUEUE:in, :out, :failed and :gone.
+
+    What ended went out, failed or not; what was taken away, or stopped, is gone.
+    """
     return f"{OWN}stat:{bucket}"
+
+
+def minute(number: int) -> str:
+    """Hash of the same counts in one minute of Redis' clock; kept for half an hour and a bit."""
+    return f"{OWN}minute:{number}"
 
 
 def look(store_id: str) -> str:

@@ -27,9 +27,14 @@ local function ring(bell)
   if redis.call('EXISTS', bell) == 0 then redis.call('RPUSH', bell, '1') end
 end
 
-local function count(s, field)
+-- Count what came into a queue (QUEUE:in), ended (out), failed, or went otherwise (gone): for the
+-- rates of the last minute, and a minute each for the last half hour.
+local function count(s, field, by)
+  by = by or 1
   local key = 'rqscan:stat:' .. math.floor(s / 10)
-  if redis.call('HINCRBY', key, field, 1) == 1 then redis.call('EXPIRE', key, 180) end
+  if redis.call('HINCRBY', key, field, by) == by then redis.call('EXPIRE', key, 180) end
+  key = 'rqscan:minute:' .. math.floor(s / 60)
+  if redis.call('HINCRBY', key, field, by) == by then redis.call('EXPIRE', key, 2100) end
 end
 
 -- Keep how a job was lost, a line each; the limits of losses keep them few.
@@ -186,6 +191,7 @@ local function give_up(job, id, queue, losses, worker, s, at, given_up)
   local why = 'the workers or hosts that ran it died ' .. losses .. ' times, last ' .. worker
   local attempt = redis.call('HGET', job, 'rqscan_attempt') or '0'
   for _, part in ipairs({id, attempt, why}) do given_up[#given_up + 1] = part end
+  count(s, queue .. ':out')
   count(s, queue .. ':failed')
   end_chunk(job, at, 'failed', 0, 0)
   local answer = with_follow_up(job, id, 'failed', s, 'failed', asks_of(job))

@@ -13,5 +13,8 @@ for i, id in ipairs(ids) do
     removed = removed + 1
   end
 end
-if removed > 0 then redis.call('LREM', KEYS[1], -removed, '') end
+if removed > 0 then
+  redis.call('LREM', KEYS[1], -removed, '')
+  count(now(), string.sub(KEYS[1], #'rq:queue:' + 1) .. ':gone', removed)
+end
 return {#ids, removed}

@@ -41,6 +41,7 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "resume": ("Scan", "Run again only what is missing."),
     "results": ("Scan", "Show what a scan has found."),
     "top": ("Watch", "Watch queues, workers and scans."),
+    "metrics": ("Watch", "Serve the figures for Prometheus."),
     "ping": ("Watch", "Ask the workers for a sign of life."),
     "doctor": ("Watch", "Check Redis, store, workers, clocks and this host."),
     "queue": ("Operate", "List, pause, resume and empty queues."),

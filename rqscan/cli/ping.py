@@ -84,12 +84,11 @@ def addressed(client: "redis.Redis", workers: Sequence[str]) -> "dict[str, Worke
         UsageError: one of them is unknown.
     """
     from rqscan.fleet.presence import registered
-    from rqscan.monitor.figures import worker
+    from rqscan.monitor.roll import worker
 
     here = settings().worker
     known = {
-        name: worker(name, age_s, raw.decode(errors="replace"), here)
-        for name, (age_s, raw) in registered(client).items()
+        name: worker(name, age_s, raw, here) for name, (age_s, raw) in registered(client).items()
     }
     for name in workers:
         if name not in known:

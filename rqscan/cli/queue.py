@@ -37,11 +37,13 @@ def list_queues(as_json: bool) -> None:
     from msgspec.structs import asdict
 
     from rqscan.broker.connect import connect
-    from rqscan.monitor.snapshot import reader, take
+    from rqscan.monitor.snapshot import Lookout
 
     found = settings()
-    with closing(reader(connect(found))) as client:
-        queues = take(client, found, take(client, found)).queues  # the first look tells their names
+    with closing(connect(found)) as client:
+        lookout = Lookout(client, found)
+        lookout.look()  # tells the names of queues that are not declared
+        queues = lookout.look().queues
     if as_json:
         print_json(queues)
     else:

@@ -20,7 +20,7 @@ from msgspec import structs
 
 from rqscan.errors import FailedError
 from rqscan.fleet.ledger import Ledger
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.reports import JobReport
 from rqscan.fleet.stable import outcomes
 from rqscan.fleet.stable.handle import Horse
 from rqscan.fleet.stable.horses import DISPLACED, GIVEN_BACK, Stable
@@ -84,7 +84,7 @@ class Attempts:
     @property
     def free(self) -> int:
         """How many jobs could start at once now."""
-        room = self._size - len(self._full.running) - len(self._waiting)
+        room = self._size - len(self.running) - len(self._waiting)
         return 0 if self.is_refusing else max(0, min(self._light.free, room, self.left))
 
     @property
@@ -235,7 +235,7 @@ class Attempts:
         return [
             JobReport(
                 id=horse.assignment.job_id,
-                kind=horse.assignment.kind,
+                kind=horse.assignment.label,
                 age_s=round(now - horse.began, 3),
                 limit_s=horse.assignment.timeout_s,
                 progress=horse.progress,

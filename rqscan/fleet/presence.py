@@ -20,13 +20,11 @@ from rqscan import __version__, clock
 from rqscan.broker import keys
 from rqscan.broker.payload import PROTOCOL
 from rqscan.errors import FailedError
-from rqscan.tally import Idleness
+from rqscan.fleet.reports import JobReport, SpoolReport
 
 __all__ = [
     "Clockwork",
-    "JobReport",
     "Presence",
-    "SpoolReport",
     "client_name",
     "flat",
     "is_listening",
@@ -39,29 +37,6 @@ __all__ = [
 
 FORGET_S = 3600
 """A worker without a beat for so long is no longer listed."""
-
-
-class JobReport(Struct, frozen=True, kw_only=True):
-    """A job that runs: ages are as of the beat."""
-
-    id: str
-    kind: str
-    age_s: float
-    limit_s: int
-    progress: float | None = None
-
-
-class SpoolReport(Struct, frozen=True, kw_only=True):
-    """The spool of a worker's home, as of the beat."""
-
-    home: str = ""  # the same for all workers of a host that share it
-    rows: int = 0
-    bytes: int = 0  # on the disk
-    oldest_s: float | None = None  # since its oldest record came
-    quarantined: int = 0  # entries
-    drain_rows_per_s: float | None = None  # of the last drain that moved something
-    eta_s: float | None = None  # for the rest at that rate
-    idle: Idleness | None = None  # of the network, if rows wait for it
 
 
 @cache

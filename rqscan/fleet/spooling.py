@@ -19,7 +19,7 @@ import msgspec
 from rqscan import clock
 from rqscan.chance import chance
 from rqscan.fleet.errands import Errands
-from rqscan.fleet.presence import SpoolReport
+from rqscan.fleet.reports import SpoolReport
 from rqscan.home import spool_path, spool_stamp
 from rqscan.idle import Traffic, waiting
 from rqscan.logs import Event, log

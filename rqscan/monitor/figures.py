@@ -3,40 +3,19 @@
 Anybody may write to Redis: `read` is where that is expected, so nothing above it need be.
 """
 
-import hashlib
-import re
-import zlib
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import structs
 
-from rqscan.fleet.presence import JobReport, Presence
+from rqscan.broker.payload import chunk_of
 from rqscan.model import Counts, Progress
-from rqscan.monitor.records import Failure, Moment, Queue, Schedule, Task, Worker
-from rqscan.settings import WorkerSettings
-from rqscan.states import WorkerState
+from rqscan.monitor.records import Moment, Schedule, Server, Task, Worker
 
-__all__ = [
-    "MAX_TRACEBACK_BYTES", "error_of", "failures", "once", "queues", "read", "scan", "schedule",
-    "worker",
-]  # fmt: skip
+__all__ = ["age_s", "begun", "drain_s", "read", "scan", "schedule", "server"]
 
-LATE = {WorkerState.STALE, WorkerState.LOST}
-
-OVERDUE = 1.5
-"""A worker is stale once its beat is that many heartbeats old."""
-
-MAX_TRACEBACK_BYTES = 1_000_000
-
-FOLDS = {
-    r"\b\d+(\.\d+){3}\b|\b[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){2,7}": "<ip>",
-    r"\b(0x[0-9a-fA-F]+|(?=[a-f]*\d)[0-9a-f]{8,})\b": "<hex>",
-    r"\d+": "<n>",
-}
+SAVES = ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
 
 
 def read(kind: Any, value: Any, default: Any = None, *, is_json: bool = False) -> Any:
@@ -49,113 +28,61 @@ def read(kind: Any, value: Any, default: Any = None, *, is_json: bool = False) -
         return default
 
 
-def queues(
-    said: Mapping[str, dict[str, Any]],
-    oldest: Mapping[str, str | None],
-    stats: Iterable[dict[str, str] | None],
-    workers: list[Worker],
-    at: float,
-    *,
-    paused: Container[str],
-) -> list[Queue]:
-    """Give the queues by what each is said to hold and what was counted in the last minute."""
-    counts: Counter[str] = Counter()
-    for bucket in stats:
-        counts.update(read(dict[str, int], bucket, {}))
-    living = Counter(name for one in workers if one.state != "lost" for name in one.queues)
-    found = []
-    for name, fields in said.items():
-        since = read(Moment, oldest.get(name))
-        more = {
-            "name": name,
-            "oldest_s": max(0.0, round(at - since.timestamp(), 3)) if since else None,
-            "in_per_s": round(counts[f"{name}:in"] / 60, 3),
-            "out_per_s": round(counts[f"{name}:out"] / 60, 3),
-            "paused": name in paused,
-            "workers": living[name],
-        }
-        found.append(msgspec.convert(fields | more, Queue))
-    return found
-
-
-def worker(name: str, age_s: float, raw: str | None, here: WorkerSettings) -> Worker:
-    """Give a worker by its record, the age of its last beat, and what workers here are set to."""
-    record = read(Presence, raw, is_json=True)
-    if record is None:  # gone, or written by another version
-        one, lease_s = Worker(name=name), here.lease_s
-    else:
-        one, lease_s = msgspec.convert(record, Worker, from_attributes=True), record.lease_s
-    late = "lost" if age_s > lease_s else "stale" if age_s > here.heartbeat_s * OVERDUE else None
-    jobs = [structs.replace(job, age_s=round(job.age_s + age_s, 3)) for job in one.jobs]
-    seen = structs.replace(one, name=name, state=late or one.state, heartbeat_age_s=age_s)
-    return _running(seen, jobs)
-
-
-def once(workers: Sequence[Worker]) -> list[Worker]:
-    """Leave each job to the worker that has it now: the last record of a lost one names it too."""
-    here = {job.id for one in workers if one.state not in LATE for job in one.jobs}
-    return [
-        _running(one, [job for job in one.jobs if job.id not in here]) if one.state in LATE else one
-        for one in workers
-    ]
-
-
-def _running(one: Worker, jobs: list[JobReport]) -> Worker:
-    oldest = max(jobs, key=lambda job: job.age_s, default=None)
-    return structs.replace(
-        one,
-        jobs=jobs,
-        job=oldest.id if oldest else None,
-        job_age_s=oldest.age_s if oldest else None,
+def server(info: str | None, rtt_ms: float) -> Server:
+    """Give Redis by its INFO."""
+    lines = (line.partition(":") for line in (info or "").splitlines() if ":" in line)
+    said = {name: value for name, _, value in lines}
+    failing = [f"{name} is {said[name]}" for name in SAVES if said.get(name, "ok") != "ok"]
+    role = said.get("role")
+    return Server(
+        up=True,
+        version=said.get("redis_version"),
+        rtt_ms=rtt_ms,
+        memory_bytes=read(int, said.get("used_memory")),
+        memory_limit_bytes=read(int, said.get("maxmemory")),
+        eviction=said.get("maxmemory_policy"),
+        clients=read(int, said.get("connected_clients")),
+        is_replica=role != "master" if role else None,
+        unsaved=", ".join(failing) or None,
     )
 
 
-def failures(newest: Mapping[str, Mapping[str, Sequence[bytes | None] | None]]) -> list[Failure]:
-    """Group each queue's failed jobs, the newest first: end, worker and traceback by their id."""
-    groups: dict[tuple[str, str], list[tuple[str, Any, str]]] = {}
-    for queue, jobs in newest.items():
-        for job, fields in jobs.items():
-            ended, name, traceback = fields or (None, None, None)
-            member = job, read(Moment, _text(ended)), _text(name)
-            groups.setdefault((queue, error_of(traceback or b"")), []).append(member)
-    found = [
-        Failure(
-            group=hashlib.blake2s(f"{queue}\n{error}".encode(), digest_size=4).hexdigest(),
-            error=error,
-            count=len(members),
-            last_at=members[0][1],
-            queue=queue,
-            workers=sorted({name for _, _, name in members if name}),
-            jobs=[job for job, _, _ in members],
-        )
-        for (queue, error), members in groups.items()
-    ]
-    return sorted(found, key=lambda one: str(one.last_at or ""), reverse=True)
+def age_s(since: str | None, at: float) -> float | None:
+    """Give how long ago a moment was that is written down."""
+    moment = read(Moment, since) if since else None
+    return max(0.0, round(at - moment.timestamp(), 3)) if moment else None
 
 
-def error_of(traceback: bytes) -> str:
-    """Give the last line of a traceback with numbers and addresses folded."""
-    with suppress(zlib.error):  # RQ reads plain ones too
-        traceback = zlib.decompressobj().decompress(traceback, MAX_TRACEBACK_BYTES)
-    error = (_text(traceback).strip().splitlines() or ["(no error was kept)"])[-1][:300]
-    for pattern, word in FOLDS.items():
-        error = re.sub(pattern, word, error)
-    return error
+def drain_s(depth: int | None, in_per_s: float, out_per_s: float) -> float | None:
+    """Tell how long a queue takes to be empty at these rates; None: for ever, or it is."""
+    if not depth or out_per_s <= in_per_s:
+        return None
+    return round(depth / (out_per_s - in_per_s), 1)
 
 
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode(errors="replace")
+def begun(workers: Iterable[Worker]) -> dict[str, float]:
+    """Give by scan what its running chunks have done, in chunks."""
+    found: dict[str, float] = defaultdict(float)
+    for one in workers:
+        for job in one.jobs:
+            if job.progress and one.state != "lost" and (chunk := chunk_of(job.id)):
+                found[chunk[0]] += min(1.0, job.progress)
+    return found
 
 
-def scan(scan_id: str, at: float, fields: dict[str, str]) -> Task:
-    """Give a scan by its counts; the rest is taken to go as fast as what has ended."""
+def scan(scan_id: str, at: float, fields: dict[str, str], running: float = 0.0) -> Task:
+    """Give a scan by its counts, with the part of its running chunks that is done.
+
+    The rest is taken to go as fast as what is done.
+    """
     counts, began = read(Counts, fields, Counts(0)), read(Moment, fields.get("started_at"))
-    ended = counts.done + counts.failed + counts.cancelled
+    ended = counts.done + counts.failed + counts.cancelled + running
     eta_s = None
     if began and ended:
-        eta_s = round((at - began.timestamp()) / ended * (counts.total - ended), 1)
+        eta_s = max(0.0, round((at - began.timestamp()) / ended * (counts.total - ended), 1))
     state = Progress(scan_id=scan_id, chunks=counts, started_at=began).state
-    return Task(scan_id=scan_id, state=state, chunks=counts, eta_s=eta_s)
+    progress = round(min(1.0, ended / counts.total), 4) if counts.total else 0.0
+    return Task(scan_id=scan_id, state=state, chunks=counts, eta_s=eta_s, progress=progress)
 
 
 def schedule(name: str, fire_at: float, fields: Mapping[str, str | None]) -> Schedule:

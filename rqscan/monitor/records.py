@@ -5,20 +5,23 @@ yet is None.
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from rqscan.fleet.presence import JobReport, SpoolReport
+from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.fleet.schedulers import Scheduler
 from rqscan.model import Counts
 from rqscan.states import WorkerState
 
 __all__ = [
-    "Entries", "Failure", "Queue", "Schedule", "Server", "Snapshot", "Task", "Trouble", "Worker",
+    "Entries", "Failure", "Level", "Moment", "Queue", "Schedule", "Server", "Snapshot", "Task",
+    "Trouble", "Worker",
 ]  # fmt: skip
 
 Moment = Annotated[datetime, Meta(tz=True)]
+
+Level = Literal["fail", "warn", "note"]
 
 
 class Server(Struct, frozen=True):
@@ -27,10 +30,19 @@ class Server(Struct, frozen=True):
     up: bool
     version: str | None
     rtt_ms: float
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None  # 0: none
+    eviction: str | None = None  # its maxmemory-policy
+    clients: int | None = None
+    is_replica: bool | None = None
+    unsaved: str | None = None  # what its last attempt to save has failed at: it may refuse writes
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """A queue; rates are over the last full minute, `workers` counts those that live."""
+    """A queue; rates are over the last full minute, `workers` counts those that live.
+
+    The histories are of the last half hour, a figure a minute, the newest last.
+    """
 
     name: str
     depth: int | None
@@ -42,6 +54,11 @@ class Queue(Struct, frozen=True, kw_only=True):
     failed_1h: int | None
     paused: bool
     workers: int
+    drain_s: float | None = None  # until it is empty at these rates; None: never, or it is
+    deferred: int | None = None  # jobs that wait for others
+    scheduled: int | None = None  # jobs that wait for their time, such as a retry
+    depths: list[int] = []
+    failures: list[int] = []
 
 
 class Worker(Struct, frozen=True, kw_only=True):
@@ -50,8 +67,10 @@ class Worker(Struct, frozen=True, kw_only=True):
     name: str
     host: str | None = None
     pid: int | None = None
+    concurrency: int | None = None
     state: str = WorkerState.MISMATCHED
     heartbeat_age_s: float = 0.0
+    is_connected: bool | None = None  # its connection for commands is open
     queues: list[str] = []
     job: str | None = None  # the oldest that runs
     job_age_s: float | None = None
@@ -78,6 +97,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     queue: str
     workers: list[str]
     jobs: list[str]
+    kinds: list[str] = []
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
@@ -109,14 +129,16 @@ class Task(Struct, frozen=True, kw_only=True):
     state: str
     chunks: Counts
     eta_s: float | None
+    progress: float = 0.0  # with what its running chunks have done
 
 
 class Trouble(Struct, frozen=True):
-    """One thing that is wrong, and why."""
+    """One thing that is wrong, and why; a note is nothing wrong, but explains a wait."""
 
     what: str
     object: str
     cause: str
+    level: Level = "fail"
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -134,3 +156,4 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     counters: dict[str, int] = {}
     entries: Entries = Entries()
     schedulers: list[Scheduler] = []  # that live
+    suspended: bool = False  # by RQ's `rq suspend`: nothing is claimed anywhere

@@ -31,7 +31,7 @@ class Database:
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self.queries: Any = load(dialect.sql, dialect.placeholder)
+        self.queries: Any = load(dialect.sql, dialect.placeholder, dialect.position)
         self._connection: Any = None
         self._is_busy = False
 

@@ -27,6 +27,7 @@ class Dialect(Protocol):
 
     sql: str  # of the files in ``sql/``
     placeholder: str  # how the driver writes a parameter, with {} for its name
+    position: str  # how it writes one without
     where: str
     error: type[Exception]
     integrity_error: type[Exception]

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from pymysql.constants import CLIENT, FIELD_TYPE
 from pymysql.converters import conversions
-from pymysql.cursors import Cursor
+from pymysql.cursors import RE_INSERT_VALUES, Cursor
 
 from rqscan.chance import chance
 from rqscan.errors import Fault
@@ -52,10 +53,51 @@ OF_ROWS = {1048, 1153, 1264, 1265, 1292, 1366, 1406, 1452, 3819, 4025}
 column, too long, foreign key, check constraint (one code each for MySQL and MariaDB)."""
 
 
+class _Literals(dict[Any, str]):
+    """Values as a statement has them: most of a chunk's rows have those of the row before."""
+
+    def __init__(self, escape: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._escape = escape
+
+    def __missing__(self, value: Any) -> str:
+        text = self[value] = self._escape(value)
+        return text
+
+
+class _Cursor(Cursor):
+    """The driver's cursor, which writes many rows as one statement with half the work."""
+
+    def executemany(self, query: str, args: Iterable[Any]) -> int | None:
+        """Run an INSERT of plain VALUES for all rows, in as few statements as may be."""
+        found = RE_INSERT_VALUES.match(query)
+        if found is None:
+            return super().executemany(query, [*args])
+        head, form, tail = found[1] % (), found[2].rstrip(), (found[3] or "") % ()
+        literal = _Literals(self.connection.escape).__getitem__
+        room = self.max_stmt_length - _bytes(head + tail)
+        rows, size, count = list[str](), 0, 0
+        for values in args:
+            row = form % tuple(map(literal, values))
+            if rows and size + _bytes(row) > room:
+                count += self.execute(head + ",".join(rows) + tail)
+                rows, size = [], 0
+            rows.append(row)
+            size += _bytes(row) + 1
+        if rows:
+            count += self.execute(head + ",".join(rows) + tail)
+        self.rowcount = count
+        return count
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
 class MySql:
     """A MySQL or MariaDB server, for a fleet."""
 
-    sql, placeholder = "mysql", "%({})s"
+    sql, placeholder, position = "mysql", "%({})s", "%s"
     error, integrity_error = pymysql.Error, pymysql.IntegrityError
     begin, begin_read_only = "START TRANSACTION", "START TRANSACTION READ ONLY"
     numbers: Any = staticmethod(list)  # makes a parameter of many numbers
@@ -88,6 +130,7 @@ class MySql:
             init_command="SET time_zone = '+00:00', innodb_lock_wait_timeout = 10, "
             f"wait_timeout = {SILENT_S}, sql_mode = 'TRADITIONAL'",
             defer_connect=True,
+            cursorclass=_Cursor,
         )
         path = self._server["unix_socket"]
         connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
@@ -147,7 +190,7 @@ def _fit_statements(connection: Any) -> None:
         cursor.execute("SELECT @@max_allowed_packet")
         most = cursor.fetchone()[0] - FRAME_BYTES
     if most < Cursor.max_stmt_length:
-        connection.cursorclass = type("Cursor", (Cursor,), {"max_stmt_length": most})
+        connection.cursorclass = type("Cursor", (_Cursor,), {"max_stmt_length": most})
 
 
 def _unix_socket(path: str, connect_s: float) -> socket.socket:

@@ -10,6 +10,7 @@ else of the store together.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +23,48 @@ _PARAMETER = re.compile(r"(?<![:\w']):(\w+)")
 class Queries:
     """Holds each statement as an attribute: a function of a connection and its parameters."""
 
-    def __init__(self, text: str, placeholder: str) -> None:
+    def __init__(self, text: str, placeholder: str, position: str) -> None:
         _, *parts = _NAME.split(text)
         for name, operation, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             lines = (line for line in body.strip().splitlines() if not line.startswith("--"))
             sql = "\n".join(lines).rstrip(";\n")
             if placeholder != ":{}":
-                sql = _PARAMETER.sub(lambda m: placeholder.format(m[1]), sql.replace("%", "%%"))
-            setattr(self, name, _Query(sql, _RESULTS[operation]))
+                sql = sql.replace("%", "%%")
+            if operation == "*!":  # by their places, which drivers fill in sooner
+                setattr(self, name, _Many(_PARAMETER.sub(position, sql), _PARAMETER.findall(sql)))
+            else:
+                sql = _PARAMETER.sub(lambda m: placeholder.format(m[1]), sql)
+                setattr(self, name, _Query(sql, _RESULTS[operation]))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         raise AttributeError(f"there is no statement {name!r} in sql/")
 
 
 class _Query:
-    def __init__(self, sql: str, result: Callable[[Any], Any] | None) -> None:
+    def __init__(self, sql: str, result: Callable[[Any], Any]) -> None:
         self.sql, self._result = sql, result
 
-    def __call__(
-        self, connection: Any, rows: Iterable[Mapping[str, Any]] = (), /, **parameters: Any
-    ) -> Any:
+    def __call__(self, connection: Any, /, **parameters: Any) -> Any:
         cursor = connection.cursor()
         try:
-            if self._result is None:
-                cursor.executemany(self.sql, rows)
-                return cursor.rowcount
             cursor.execute(self.sql, parameters)
             return self._result(cursor)
+        finally:
+            cursor.close()
+
+
+class _Many:
+    def __init__(self, sql: str, names: list[str]) -> None:
+        self.sql = sql
+        self._values: Callable[[Any], Any] = itemgetter(*names)
+        if len(names) == 1:
+            self._values = lambda row: (row[names[0]],)
+
+    def __call__(self, connection: Any, rows: Iterable[Mapping[str, Any]], /) -> int:
+        cursor = connection.cursor()
+        try:
+            cursor.executemany(self.sql, map(self._values, rows))
+            return int(cursor.rowcount)
         finally:
             cursor.close()
 
@@ -58,26 +74,28 @@ def _value(cursor: Any) -> Any:
     return row[0] if row else None
 
 
-_RESULTS: dict[str, Callable[[Any], Any] | None] = {
+_RESULTS: dict[str, Callable[[Any], Any]] = {
     "": lambda cursor: cursor.fetchall(),
     "^": lambda cursor: cursor.fetchone(),
     "$": _value,
     "!": lambda cursor: cursor.rowcount,
-    "*!": None,
 }
 
 
 @cache
-def load(dialect: str, placeholder: str) -> Queries:
+def load(dialect: str, placeholder: str, position: str) -> Queries:
     """Give the statements that both databases read alike, and those of the dialect.
 
-    `placeholder` says how its driver writes a parameter, with ``{}`` for its name.
+    Args:
+        dialect: the file of its own.
+        placeholder: how its driver writes a parameter, with ``{}`` for its name.
+        position: how it writes one that has no name.
     """
-    return read("queries", dialect, placeholder=placeholder)
+    return read("queries", dialect, placeholder=placeholder, position=position)
 
 
-def read(*names: str, placeholder: str) -> Queries:
-    """Give the statements of these files of ``sql/`` together."""
+def read(*names: str, placeholder: str = ":{}", position: str = "?") -> Queries:
+    """Give the statements of these files of ``sql/`` together, as SQLite takes them by default."""
     folder = Path(__file__).with_name("sql")
     texts = [(folder / f"{name}.sql").read_text("utf-8") for name in names]
-    return Queries("\n".join(texts), placeholder)
+    return Queries("\n".join(texts), placeholder, position)

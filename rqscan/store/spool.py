@@ -163,7 +163,9 @@ class Spool:
         """Tell what it holds."""
         if not self.file.exists:
             return Backlog()
-        records, rows, oldest, quarantined = self.file.run(self._queries.totals, for_room=True)
+        records, rows, oldest, quarantined = self.file.run(
+            self._queries.totals, for_room=True, is_read=True
+        )
         return Backlog(
             records=records,
             rows=rows,
@@ -176,13 +178,15 @@ class Spool:
         """Give the ids of the scans that it holds something of, in quarantine too."""
         if not self.file.exists:
             return set()
-        return {scan_id for (scan_id,) in self.file.run(self._queries.scans)}
+        return {scan_id for (scan_id,) in self.file.run(self._queries.scans, is_read=True)}
 
     def quarantined(self) -> Iterator[Quarantined]:
         """Give the entries of the quarantine, the oldest first."""
         after = 0
         while self.file.exists:
-            page = self.file.run(partial(self._queries.quarantined, after=after, page=PAGE))
+            page = self.file.run(
+                partial(self._queries.quarantined, after=after, page=PAGE), is_read=True
+            )
             for number, rows, first_seen, *rest in page:
                 yield Quarantined(number, rows, clock.from_iso(first_seen), *rest)
                 after = number

@@ -47,7 +47,7 @@ class SpoolFile:
             self.path.with_suffix(".lock"),
             self.path.with_suffix(".ballast"),
         )
-        self.queries: Queries = read("spool", placeholder=":{}")
+        self.queries: Queries = read("spool")
         self._inode = 0  # of the file that was opened last
 
     @property
@@ -60,7 +60,13 @@ class SpoolFile:
         """Whether anything was ever spooled."""
         return self.path.exists()
 
-    def run(self, work: Callable[[sqlite3.Connection], T], *, for_room: bool = False) -> T:
+    def run(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        for_room: bool = False,
+        is_read: bool = False,
+    ) -> T:
         """Do something in one transaction, durable when this returns.
 
         A broken file is set aside first, and a new one takes its place.
@@ -68,12 +74,13 @@ class SpoolFile:
         Args:
             work: gets the connection; it may be called twice.
             for_room: it is to make room, so that it may have the ballast's when the disk is full.
+            is_read: it only reads, and so waits for nobody who writes, or froze while writing.
 
         Raises:
             HomeUnavailable: the file cannot be used; nothing was done.
         """
         try:
-            return self._once(work)
+            return self._once(work, "BEGIN" if is_read else "BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if not _code(error):  # it is ours
                 raise
@@ -82,7 +89,7 @@ class SpoolFile:
             elif not (for_room and _code(error) in NO_ROOM and self._free_ballast()):
                 raise self._unavailable(error) from error
         try:
-            return self._once(work)
+            return self._once(work, "BEGIN" if is_read else "BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
@@ -102,11 +109,11 @@ class SpoolFile:
             finally:
                 os.close(fd)
 
-    def _once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _once(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
         if not self.path.exists():
             self._make()
         with self._held(fcntl.LOCK_SH), closing(self._connect()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(begin)
             result = work(connection)
             connection.execute("COMMIT")
             return result

@@ -36,7 +36,7 @@ FAULTS = {
 class Sqlite:
     """One file, for the one host that has it."""
 
-    sql, placeholder = "sqlite", ":{}"
+    sql, placeholder, position = "sqlite", ":{}", "?"
     error, integrity_error = sqlite3.Error, sqlite3.IntegrityError
     begin, begin_read_only = "BEGIN IMMEDIATE", "BEGIN"  # a writer queues up here, not later
     numbers: Any = staticmethod(json.dumps)  # makes a parameter of many numbers

@@ -237,3 +237,20 @@ def test_a_frozen_horse_ends_at_its_hard_limit(rig, client):
     horse.suspend()
     worker.wait_for_event("job_failed")
     assert "hard limit of 3 s" in job.latest_result().exc_string
+
+
+def test_chunks_and_plain_functions_share_the_places_of_a_worker(rig, client):
+    plain = ScanQueue("default", connection=client)
+    for n in range(12):
+        if n % 2:
+            plain.enqueue("os.system", "exec sleep 0.3")
+        else:
+            rig.json("scan", f"127.0.0.{n + 1}", "--kind", "rows", "-p", "2", "--no-wait")
+    allow = {"RQSCAN_ALLOW_FUNCTIONS": "os.system"}
+    worker = rig.worker("default", "--concurrency", "2", **allow)
+    wait_for(lambda: len(worker.of("job_finished")) == 12, 60)
+    at_once = most = 0
+    for record in worker.events:
+        at_once += (record["event"] == "job_started") - (record["event"] == "job_finished")
+        most = max(most, at_once)
+    assert (most, at_once) == (2, 0)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
@@ -229,3 +230,12 @@ def test_while_one_drains_another_waits_for_its_end(mariadb, home, rig):
         assert done["left"] == 0
         wait_for(lambda: child.poll() is not None)
     assert in_store(settings) == (EXPECTED, {"finished": CHUNKS})
+
+
+def test_a_process_that_froze_while_it_wrote_hides_nothing_of_the_spool(mariadb, home, rig):
+    url = mariadb.database_url()
+    filled(home, url)
+    rig.env["RQSCAN_DATABASE_URL"] = url
+    with closing(sqlite3.connect(home / "spool.db", isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        assert rig.json("spool", "status")["rows"] == len(EXPECTED)

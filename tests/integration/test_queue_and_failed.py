@@ -83,7 +83,7 @@ def test_a_paused_queue_runs_nothing_until_it_is_resumed_and_the_others_go_on(ri
     found = queues(rig)
     assert list(found["wakaka"]) == [
         "name", "depth", "oldest_s", "running", "in_per_s", "out_per_s", "failed", "failed_1h",
-        "paused", "workers",
+        "paused", "workers", "drain_s", "deferred", "scheduled", "depths", "failures",
     ]  # fmt: skip
     assert (found["wakaka"]["paused"], found["default"]["paused"]) == (True, False)
     assert (found["wakaka"]["depth"], found["wakaka"]["workers"]) == (1, 1)

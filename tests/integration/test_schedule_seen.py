@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from rqscan.monitor import snapshot
+from rqscan.monitor.snapshot import Lookout
 from tests.servers import wait_for
 
 IDLE = """
@@ -24,7 +24,7 @@ def table(name, target="127.0.0.1", **fields) -> str:
 
 @pytest.fixture
 def take(redis_server, settings):
-    return partial(snapshot.take, snapshot.reader(redis_server.client()), settings)
+    return Lookout(redis_server.client(), settings).look
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,11 +18,11 @@ from redis.connection import UnixDomainSocketConnection
 from rqscan.broker import keys
 from rqscan.broker.queues import ScanQueue
 from rqscan.errors import RedisUnavailable
-from rqscan.fleet.presence import JobReport
+from rqscan.fleet.reports import JobReport
 from rqscan.model import Chunk
-from rqscan.monitor import snapshot
-from rqscan.monitor.fit import fit
 from rqscan.monitor.records import Entries
+from rqscan.monitor.screen.fit import fit
+from rqscan.monitor.snapshot import Lookout
 from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
@@ -31,16 +30,20 @@ from tests.servers import RedisServer, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 
 CONTRACT = {
-    "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers",
-    "redis": "up version rtt_ms",
-    "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers",
-    "workers": "name host pid state heartbeat_age_s queues job job_age_s jobs versions "
-    "mismatch clock_offset_s utc_offset_s holds spool_rows spool rss_bytes done failed",
+    "": "at redis queues workers failed schedules scans leader trouble counters entries schedulers "
+    "suspended",
+    "redis": "up version rtt_ms memory_bytes memory_limit_bytes eviction clients is_replica "
+    "unsaved",
+    "queues": "name depth oldest_s running in_per_s out_per_s failed failed_1h paused workers "
+    "drain_s deferred scheduled depths failures",
+    "workers": "name host pid concurrency state heartbeat_age_s is_connected queues job job_age_s "
+    "jobs versions mismatch clock_offset_s utc_offset_s holds spool_rows spool rss_bytes done "
+    "failed",
     "jobs": "id kind age_s limit_s progress",
-    "failed": "group error count last_at queue workers jobs",
+    "failed": "group error count last_at queue workers jobs kinds",
     "schedules": "name next_at last_at lateness_s paused state reason outcome",
-    "scans": "scan_id state chunks eta_s",
-    "trouble": "what object cause",
+    "scans": "scan_id state chunks eta_s progress",
+    "trouble": "what object cause level",
     "counters": "rescued lost refused fenced",
     "entries": "count planned overdue runs",
     "schedulers": "name host pid entries at",
@@ -54,8 +57,12 @@ def client(redis_server: RedisServer) -> redis.Redis:
 
 @pytest.fixture
 def take(redis_server: RedisServer):
-    """Take a snapshot through a client of its own, with the settings given."""
-    return partial(snapshot.take, snapshot.reader(redis_server.client()))
+    """Look for the first time, through a client of its own, with the settings given."""
+
+    def take(settings, **how):
+        return Lookout(redis_server.client(), settings, **how).look()
+
+    return take
 
 
 def enqueue(client, count, queue="wakaka", scan="s1") -> None:
@@ -132,6 +139,7 @@ def test_the_figures_are_those_in_redis(client, take, settings) -> None:
     queue = next(queue for queue in shot.queues if queue.name == "wakaka")
     assert (queue.depth, queue.running, queue.failed, queue.failed_1h) == (2, 1, 2, 2)
     assert (queue.workers, queue.paused) == (1, False)
+    assert (queue.deferred, queue.scheduled, queue.drain_s) == (0, 0, None)
     assert queue.oldest_s is not None
     assert 0 <= queue.oldest_s < 30
     (worker,) = shot.workers
@@ -144,6 +152,11 @@ def test_the_figures_are_those_in_redis(client, take, settings) -> None:
     assert worker.job_age_s == pytest.approx(2.5 + worker.heartbeat_age_s)
     assert (worker.done, worker.failed, worker.clock_offset_s) == (5, 1, 0.25)
     assert (worker.spool_rows, worker.spool) == (None, None)
+    assert (worker.concurrency, worker.is_connected) == (2, False)
+    assert shot.redis.memory_bytes
+    assert shot.redis.clients
+    assert (shot.redis.memory_limit_bytes, shot.redis.eviction) == (0, "noeviction")
+    assert (shot.redis.is_replica, shot.redis.unsaved) == (False, None)
     (scan,) = shot.scans
     assert (scan.scan_id, scan.state) == ("s1", "running")
     assert (scan.chunks.total, scan.chunks.done, scan.chunks.failed) == (6, 1, 2)
@@ -167,6 +180,7 @@ def test_failures_are_grouped_by_what_they_say_but_for_numbers(client, take, set
     assert newest.error == "ValueError: bad <ip> in <hex>"
     assert older.error == "TimeoutError: connect to <ip>:<n> at <hex> after <n> s"
     assert (older.count, older.workers, older.queue) == (2, ["web01.100"], "wakaka")
+    assert older.kinds == ["ports"]
     assert len(older.jobs) == 2
     assert newest.last_at > older.last_at
     assert re.fullmatch("[0-9a-f]{8}", older.group)
@@ -211,6 +225,25 @@ def test_a_worker_s_state_follows_its_beat_by_redis_time(
     assert shot.queues[-1].workers == counted
 
 
+@pytest.mark.parametrize("hears", [True, False])
+def test_a_worker_whose_beat_is_overdue_is_lost_once_its_connection_is_closed(
+    client, take, settings, hears
+) -> None:
+    ScriptedWorker(client, "late", lease_s=60.0).beat()
+    ScriptedWorker(client, "well").beat()
+    client.delete(keys.GRACE)
+    client.zadd(keys.PRESENCE, {"late": redis_now(client) - 7})
+    channel = client.pubsub()
+    channel.subscribe(keys.commands_of("late" if hears else "well"))
+    wait_for(channel.get_message, what="the subscription")
+    late, well = take(settings).workers
+    assert (late.is_connected, well.is_connected) == (hears, not hears)
+    assert (late.state, well.state) == ("stale" if hears else "lost", "idle")
+    client.set(keys.GRACE, 1)  # Redis was away: who has no connection may have one soon
+    assert take(settings).workers[0].state == "stale"
+    channel.close()
+
+
 def test_a_worker_is_seen_at_work_and_missed_when_killed(client, take, settings, tmp_path) -> None:
     env = os.environ | {"RQSCAN_HOME": settings.home, "RQSCAN_REDIS_URL": settings.redis.url}
     argv = [sys.executable, "-m", "rqscan", "worker", "wakaka", "--name", "w1"]
@@ -219,6 +252,7 @@ def test_a_worker_is_seen_at_work_and_missed_when_killed(client, take, settings,
     try:
         (seen,) = wait_for(lambda: take(settings).workers, 20)
         assert (seen.state, seen.pid, seen.queues) == ("idle", process.pid, ["wakaka"])
+        wait_for(lambda: take(settings).workers[0].is_connected, 20)
     finally:
         process.kill()
         process.wait(10)
@@ -257,8 +291,13 @@ def test_queues_are_those_declared_and_those_used(client, take, settings) -> Non
 
 
 def test_suspension_pauses_every_queue(client, take, settings) -> None:
+    enqueue(client, 2)
     client.set(keys.SUSPENDED, 1)
-    assert {queue.paused for queue in take(settings).queues} == {True}
+    shot = take(settings)
+    assert ({queue.paused for queue in shot.queues}, shot.suspended) == ({True}, True)
+    (note,) = shot.trouble
+    assert (note.what, note.level) == ("fleet suspended", "note")
+    assert note.cause == "2 jobs wait, RQ has suspended its workers; run: rq resume"
 
 
 def test_pausing_is_per_queue(client, take, settings) -> None:
@@ -363,63 +402,80 @@ def test_a_refresh_takes_two_round_trips_and_reads_no_payload(
     pool = redis.ConnectionPool(
         connection_class=CountingConnection, path=str(redis_server.socket), trips=trips
     )
-    counted = snapshot.reader(redis.Redis(connection_pool=pool))
+    counted = redis.Redis(connection_pool=pool)
+    lookout = Lookout(counted, settings)
     counted.ping()
     trips.clear()
     client.config_resetstat()
-    shot = snapshot.take(counted, settings)
+    shot = lookout.look()
     assert len(trips) == 2
     assert [queue.name for queue in shot.queues] == ["default", "later", "wakaka"]
     assert shot.failed
     used = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
     read = {"time", "smembers", "zrange", "exists", "info", "hgetall", "get", "llen", "zcard",
-            "zcount", "lindex", "zrevrange", "hget", "hmget"}  # fmt: skip
-    assert used - {"config|resetstat", "config"} <= read
+            "zcount", "lindex", "hget", "hmget", "mget", "pubsub"}  # fmt: skip
+    used = {name.partition("|")[0] for name in used} - {"config"}
+    assert used <= read
+    flags = {name: client.execute_command("COMMAND", "INFO", name) for name in used}
+    assert not [name for name, told in flags.items() if "write" in str(told)]
+    lookout.look()
+    assert len(trips) == 4
     assert not any(re.search(rb"\b(HGETALL\r\n\$\d+\r\nrq:job:|data\r\n)", trip) for trip in trips)
     counted.close()
 
 
 def test_a_user_who_may_only_read_suffices(client, take, settings, redis_server) -> None:
     full(client)
-    client.execute_command(
-        "ACL", "SETUSER", "watch", "on", ">pw", "~*", "+@read", "+@connection", "+time", "+info"
-    )
-    reader = snapshot.reader(redis_server.client(username="watch", password="pw"))
-    theirs, ours = snapshot.take(reader, settings), take(settings)
+    rule = "on >pw ~rq:* ~rqscan:* resetchannels +@read +@connection +time +info +pubsub|channels"
+    client.execute_command("ACL", "SETUSER", "watch", *rule.split())
+    channel = client.pubsub()
+    channel.subscribe(keys.commands_of("web01.100"))
+    wait_for(channel.get_message, what="the subscription")
+    lookout = Lookout(redis_server.client(username="watch", password="pw"), settings)
+    theirs, ours = lookout.look(), take(settings)
     assert [queue.depth for queue in theirs.queues] == [queue.depth for queue in ours.queues]
     assert (theirs.redis.version, theirs.leader) == (ours.redis.version, ours.leader)
-    client.execute_command("ACL", "SETUSER", "watch", "-info", "-llen")
-    poorer = snapshot.take(reader, settings)
+    assert (theirs.failed, theirs.redis.eviction) == (ours.failed, "noeviction")
+    assert [one.is_connected for one in theirs.workers] == [True]
+    client.execute_command("ACL", "SETUSER", "watch", "-info", "-llen", "-pubsub|channels")
+    poorer = lookout.look()
     assert (poorer.redis.version, poorer.queues[-1].depth) == (None, None)
     assert poorer.queues[-1].running == ours.queues[-1].running
+    assert (poorer.queues[-1].depths, poorer.workers[0].is_connected) == ([], None)
+    client.execute_command("ACL", "SETUSER", "watch", "-time")
+    with pytest.raises(RedisUnavailable, match="allow this user TIME"):
+        Lookout(redis_server.client(username="watch", password="pw"), settings).look()
+    channel.close()
 
 
 def test_redis_away_is_one_sentence_and_back_is_back(
     redis_server, take, settings: Settings
 ) -> None:
-    shot = take(settings)
+    lookout = Lookout(redis_server.client(), settings)
+    shot = lookout.look()
     redis_server.kill()
     with pytest.raises(RedisUnavailable, match="cannot use Redis"):
         take(settings)
     for _ in range(2):
-        old = take(settings, shot)
+        old = lookout.look()
         assert (old.redis.up, old.at, old.queues) == (False, shot.at, shot.queues)
         (away,) = old.trouble
         assert away.cause.startswith("cannot use Redis: ")
     redis_server.start()
-    assert take(settings, old).trouble == []
+    assert lookout.look().trouble == []
 
 
 def test_a_silent_redis_is_waited_for_two_seconds_at_most(short_path: Path, settings) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(short_path / "silent"))
         silent.listen()
-        client = snapshot.reader(redis.Redis.from_url(f"unix://{short_path}/silent"))
+        client = redis.Redis.from_url(f"unix://{short_path}/silent")
+        lookout = Lookout(client, settings)
         ended = threading.Event()
 
         def look() -> None:
             with pytest.raises(RedisUnavailable):
-                snapshot.take(client, settings)
+                lookout.look()
             ended.set()
 
         looking = threading.Thread(target=look)

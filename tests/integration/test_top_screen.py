@@ -1,18 +1,15 @@
 """`rqscan top` as a user meets it: on a terminal, in a pipe, with Redis away."""
 
-import fcntl
 import json
 import os
-import pty
+import random
+import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyte
 import pytest
 
 from rqscan.broker import keys
@@ -21,70 +18,9 @@ from rqscan.model import Chunk
 from rqscan.settings import QueueSettings, Settings
 from tests.scripted import ScriptedWorker
 from tests.servers import RedisServer, wait_for
+from tests.terminal import TOP, Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP = [sys.executable, "-m", "rqscan", "top"]
-
-# A session leader that opens a terminal gets it as its own: ^Z, ^C and SIGWINCH work as in a shell.
-OWN_TERMINAL = (
-    "import os, sys; os.open(os.ttyname(0), os.O_RDWR); os.execv(sys.argv[1], sys.argv[1:])"
-)
-
-
-class Terminal:
-    """A pty with a process on it, and what a user would see."""
-
-    def __init__(self, argv, env, columns=80, lines=24) -> None:
-        self._master, slave = pty.openpty()
-        os.set_blocking(self._master, False)
-        self._screen = pyte.Screen(columns, lines)
-        self._stream = pyte.ByteStream(self._screen)
-        self._slave = slave
-        self.raw = b""
-        self.resize(columns, lines)
-        self.modes = termios.tcgetattr(slave)
-        self.process = subprocess.Popen(
-            [sys.executable, "-ISc", OWN_TERMINAL, *argv],
-            stdin=slave, stdout=slave, stderr=slave, env=env, cwd=ROOT, start_new_session=True,
-        )  # fmt: skip
-
-    def resize(self, columns, lines) -> None:
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self._screen.resize(lines, columns)
-
-    def type(self, text) -> None:
-        os.write(self._master, text.encode())
-
-    def lines(self) -> list[str]:
-        while True:
-            try:
-                data = os.read(self._master, 65536)
-            except BlockingIOError:
-                return [line.rstrip() for line in self._screen.display]
-            self.raw += data
-            self._stream.feed(data)
-
-    def until(self, *words) -> list[str]:
-        def seen():
-            lines = self.lines()
-            return all(any(word in line for line in lines) for word in words) and lines
-
-        return wait_for(seen, 20, f"{words} in {self.lines()}")
-
-    def ended(self) -> int:
-        wait_for(lambda: self.lines() and self.process.poll() is not None, 20, "the end")
-        self.lines()
-        return self.process.returncode
-
-    def is_sane(self) -> bool:
-        return termios.tcgetattr(self._slave) == self.modes
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
-        os.close(self._master)
-        os.close(self._slave)
 
 
 @pytest.fixture
@@ -120,9 +56,11 @@ def terminal(env, busy) -> Iterator[Terminal]:
 def test_the_screen_shows_the_fleet_and_follows_it(terminal, busy) -> None:
     lines = terminal.until("LIVE", "web01.100")
     assert lines[0].startswith("rqscan top  redis ")
-    assert any(line.split()[:2] == ["wakaka", "3"] for line in lines)
+    assert any(line.strip(" >").split()[:2] == ["wakaka", "3"] for line in lines)
     busy.client().rpush(keys.queue("wakaka"), "one-more")
-    wait_for(lambda: any(line.split()[:2] == ["wakaka", "4"] for line in terminal.lines()))
+    wait_for(
+        lambda: any(line.strip(" >").split()[:2] == ["wakaka", "4"] for line in terminal.lines())
+    )
 
 
 def test_up_shows_the_same_and_q_ends_all(env) -> None:
@@ -143,7 +81,7 @@ def test_the_frame_follows_the_size(terminal) -> None:
     wait_for(lambda: "  OUT/s" not in "".join(terminal.lines()) and "LIVE" in terminal.lines()[0])
     assert len(terminal.lines()) == 8
     terminal.resize(140, 30)
-    terminal.until("RESCUED 0  LOST 0  REFUSED 0  FENCED 0")
+    terminal.until("RESCUED JOBS 0  LOST JOBS 0  REFUSED JOBS 0")
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"])
@@ -172,10 +110,12 @@ def test_freeze(terminal, busy) -> None:
     client.rpush(keys.queue("wakaka"), "one-more")
     now, _ = client.time()
     wait_for(lambda: client.time()[0] > now + 2)  # four times the interval
-    assert any(line.split()[:2] == ["wakaka", "3"] for line in terminal.lines())
+    assert any(line.strip(" >").split()[:2] == ["wakaka", "3"] for line in terminal.lines())
     terminal.type("r")
     terminal.until("FROZEN")
-    wait_for(lambda: any(line.split()[:2] == ["wakaka", "4"] for line in terminal.lines()))
+    wait_for(
+        lambda: any(line.strip(" >").split()[:2] == ["wakaka", "4"] for line in terminal.lines())
+    )
 
 
 def test_the_last_frame_stays_while_redis_is_away(terminal, busy) -> None:
@@ -240,6 +180,19 @@ def test_a_dumb_terminal_gets_plain_text_once(env, busy) -> None:
         terminal.close()
 
 
+def test_no_color_is_no_color_but_still_a_screen(env, busy) -> None:
+    busy.client().sadd(keys.QUEUES, keys.queue("other"))
+    busy.client().rpush(keys.queue("other"), "one")
+    for more, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+        terminal = Terminal(TOP, env | more)
+        try:
+            terminal.until("LIVE", "QUEUE UNSERVED other")
+            assert bool(re.search(rb"\x1b\[[0-9;]*3[0-8]", terminal.raw)) is has_colours
+            assert b"\x1b[?1049h" in terminal.raw
+        finally:
+            terminal.close()
+
+
 def test_ascii_is_ascii(env, busy) -> None:
     busy.client().zadd(keys.SCANS, {"s": 1})
     busy.client().hset(keys.progress("s"), mapping={"total": 4, "done": 2})
@@ -274,7 +227,7 @@ def test_check_tells_trouble_by_its_exit_code(env, busy) -> None:
     ScriptedWorker(busy.client(), "db02.1", clock_offset_s=9.0).beat()
     checked = run(env, "--check")
     assert checked.returncode == 1
-    assert checked.stdout.startswith("clock off db02.1: ")
+    assert checked.stdout.startswith("clock off web: ")
     assert run(env, "--once").returncode == 0
 
 
@@ -288,6 +241,56 @@ def test_without_redis_the_first_look_fails(env, tmp_path) -> None:
     try:
         assert terminal.ended() == 3
         assert terminal.until("rqscan: error: cannot use Redis")
+        assert terminal.is_sane()
+    finally:
+        terminal.close()
+
+
+CRASHES = """
+from rqscan.monitor.screen.app import run
+from rqscan.monitor.screen.state import State
+from rqscan.monitor.screen.terminal import Terminal
+
+class Hands:
+    where = ""
+    def look(self):
+        raise RuntimeError("a fault of our own")
+
+with Terminal() as terminal:
+    run(terminal, Hands(), State(), None, is_ascii=False)
+"""
+
+
+def test_a_crash_leaves_the_terminal_as_it_was_and_is_told(env) -> None:
+    terminal = Terminal([sys.executable, "-c", CRASHES], env)
+    try:
+        assert terminal.ended() == 1
+        assert terminal.is_sane()
+        assert b"RuntimeError: a fault of our own" in terminal.raw.rpartition(b"1049l")[2]
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_key_and_no_size_ends_it(env, busy, seed) -> None:
+    chance = random.Random(seed)
+    typed = [*"jkgGhHfFoOsSabcxzZ123456 !?/drtwU+-RDXWPEyn", "\t", "\r", "\x1b", "\x7f", "\x0c",
+             "\x1b[A", "\x1b[B", "\x1b[C", "\x1b[D", "\x1b[5~", "\x1b[6~", "31"]  # fmt: skip
+    terminal = Terminal([*TOP, "-i", "0.5", "--readonly"], env)
+    try:
+        terminal.until("web01.100")
+        for step in range(150):
+            terminal.type("".join(chance.choices(typed, k=5)).replace("w", ""))
+            if step % 5 == 0:
+                terminal.resize(chance.randint(1, 200), chance.randint(1, 60))
+                terminal.process.send_signal(signal.SIGWINCH)
+            terminal.lines()
+            assert terminal.process.poll() is None
+        terminal.resize(80, 24)
+        terminal.type("\x1b\x1b\x1b\x0c")
+        terminal.type("q" if chance.random() < 0.5 else "\x03")
+        terminal.type("\x03")
+        assert terminal.ended() == 0
         assert terminal.is_sane()
     finally:
         terminal.close()

@@ -9,8 +9,8 @@ from rqscan.cli import group, main, settings
 from rqscan.errors import FailedError, RedisUnavailable, RefusedError, UsageError
 
 COMMANDS = [
-    "up", "worker", "scheduler", "scan", "scans", "results", "top", "schedule", "config", "kinds",
-    "db",
+    "up", "worker", "scheduler", "scan", "scans", "results", "top", "metrics", "schedule", "config",
+    "kinds", "db",
 ]  # fmt: skip
 
 

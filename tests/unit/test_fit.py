@@ -1,27 +1,17 @@
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from msgspec import structs
 from rich.cells import cell_len
 
-from rqscan.fleet.presence import JobReport, SpoolReport
+from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
-from rqscan.monitor.fit import fit
-from rqscan.monitor.keys import State
-from rqscan.monitor.records import Entries, Failure, Queue, Schedule, Server, Snapshot, Task, Worker
+from rqscan.monitor.records import Entries, Failure, Schedule, Server, Snapshot, Task, Worker
+from rqscan.monitor.screen.fit import fit
+from rqscan.monitor.screen.state import State
 from rqscan.tally import Idleness
-
-AT = datetime(2026, 12, 1, 14, 3, 7, tzinfo=UTC)
-IDLE = "waiting for idle: 34 Mbit/s on eth0, 10 allowed; forced in 12 min"
-
-
-def queue(name, depth, **fields) -> Queue:
-    return structs.replace(
-        Queue(name=name, depth=depth, oldest_s=331, running=96, in_per_s=40.1, out_per_s=37,
-              failed=61, failed_1h=9, paused=False, workers=120),
-        **fields,
-    )  # fmt: skip
+from tests.shots import AT, IDLE, queue
 
 
 def worker(number, state="busy", **fields) -> Worker:
@@ -45,7 +35,8 @@ def fleet(workers=200) -> Snapshot:
         schedules=[Schedule(name="nightly", next_at=AT + timedelta(hours=1), state="waiting",
                             last_at=AT - timedelta(minutes=3), lateness_s=0.0312, reason=IDLE,
                             outcome="waiting")],
-        scans=[Task(scan_id="nightly-1", state="running", chunks=Counts(40, 9, 1), eta_s=90)],
+        scans=[Task(scan_id="nightly-1", state="running", chunks=Counts(40, 9, 1), eta_s=90,
+                    progress=0.25)],
         leader="db01.7",
         entries=Entries(count=1, planned=1, runs=1),
         counters={"rescued": 2, "lost": 1, "refused": 0, "fenced": 0},
@@ -79,20 +70,36 @@ def test_the_smallest_screen_has_trouble_queues_and_workers() -> None:
     assert lines[7].split()[:2] == ["web07.100", "lost"]
 
 
-def test_trouble_takes_a_quarter_of_the_screen_and_counts_the_rest() -> None:
-    shot = fleet(workers=0)
-    shot = structs.replace(shot, trouble=shot.trouble * 30)
-    shown = [line for line in text(fit(shot, 120, 24)) if line.startswith("! ")]
-    assert len(shown) == 6
-    assert shown[-1].endswith("(and 24 more)")
+def test_each_trouble_has_a_line_while_they_take_a_quarter_of_the_screen() -> None:
+    def shown(trouble, height):
+        shot = structs.replace(fleet(workers=0), trouble=trouble)
+        return [line for line in text(fit(shot, 120, height)) if line.startswith(("!", "-"))]
+
+    lost = [trouble.Trouble("worker lost", f"w{n}", "died") for n in range(5)]
+    kinds = [trouble.Trouble(f"kind {n}", "x", "y", "warn") for n in range(8)]
+    assert shown(lost, 24) == [f"! WORKER LOST w{n}: died" for n in range(5)]
+    assert shown([*lost, *lost], 24) == [
+        "! WORKER LOST 10 w0, w1, w2, w3, w4, w0, w1, w2, w3, w4: died"
+    ]
+    assert shown([*kinds, lost[0]], 24)[-2:] == ["! KIND 7 x: y", "! WORKER LOST w0: died"]
+    assert shown([*lost, *kinds], 12) == [
+        "! WORKER LOST 5 w0, w1, w2, w3, w4: died",
+        "! KIND 0 x: y",
+        "! KIND 1 x: y",
+        "! AND 1 kind 2, 1 kind 3, 1 kind 4, 1 kind 5, 1 kind 6, 1 kind 7",
+    ]
+    assert shown([trouble.Trouble("idle wait", "web", "rows", "note")], 24) == [
+        "- idle wait web: rows"
+    ]
 
 
 def test_columns_are_dropped_from_the_right_but_for_the_last() -> None:
     def titles(width):
         return next(line for line in text(fit(fleet(), width, 24)) if "QUEUE" in line).split()
 
-    assert titles(120) == ["QUEUE", "WAIT", "RUN", "OLDEST", "FAIL", "IN/s", "OUT/s", "+1h",
-                           "WORKERS", "STATE"]  # fmt: skip
+    assert titles(120)[:11] == ["QUEUE", "WAIT", "RUN", "OLDEST", "FAIL", "+1h", "IN/s", "OUT/s",
+                                "DRAIN", "WORKERS", "WAIT"]  # fmt: skip
+    assert titles(120)[-1] == "STATE"
     assert titles(40) == ["QUEUE", "WAIT", "RUN", "OLDEST", "STATE"]
     assert titles(26) == ["QUEUE", "WAIT", "STATE"]
     assert titles(10) == ["QUEUE"]
@@ -103,16 +110,16 @@ def test_a_large_screen_shows_each_part() -> None:
     assert len(lines) == 60
     assert lines[0] == "rqscan top  redis 7.2.4  rtt 0.8ms  LIVE 14:03:07 UTC"
     for part in (
-        "WORKERS 201  busy 200  lost 1  RESCUED 2  LOST 1  REFUSED 0  FENCED 0",
+        "WORKERS 201  busy 200  lost 1  RESCUED JOBS 2  LOST JOBS 1  REFUSED JOBS 0",
         "LEADER db01.7  ENTRIES 1  OVERDUE 0  RUNS TO MAKE 1  SCHEDULERS 0",
         "  nightly   waiting  1h00m  3m00s  31ms  01 15:03:07  waiting",
         "  nightly  in 12 min  waiting for idle: 34 Mbit/s on eth0, 10 allowed",
         "scan.fast  12102   96   5m31s",
         "paused",
-        "  40%     1  1402     3  10m00s",
+        "  40%     1  10m00s  +0.0s  1402     3",
         "TimeoutError: connect to <ip>",
         " 25% █████░░░░░░░░░░░░░░░",
-        "JOB (43 of 201)",
+        "JOB  (1-42 of 201)",
         "1m30s",
     ):
         assert any(part in line for line in lines), part
@@ -126,21 +133,11 @@ def test_all_rows_are_there_when_the_height_has_no_end() -> None:
     assert not any(" of " in line for line in lines)
 
 
-def test_skip_scrolls_the_workers_and_stops_at_the_last() -> None:
-    lines = text(fit(fleet(workers=2), 80, 40, State(skip=1)))
-    assert [line.split()[0] for line in lines if line.startswith("  web")] == [
-        "web00.100",
-        "web01.100",
-    ]
-    lines = text(fit(fleet(workers=2), 80, 40, State(skip=99)))
-    assert [line.split()[0] for line in lines if line.startswith("  web")] == ["web01.100"]
-
-
 @pytest.mark.parametrize("width", [40, 80])
 def test_the_status_stands_whatever_the_width(width) -> None:
     frozen, stale = State(is_frozen=True), trouble.away(fleet(), "refused")
     assert text(fit(fleet(), width, 8, frozen))[0].endswith("  FROZEN 14:03:07 UTC")
-    assert text(fit(stale, width, 8, frozen))[0].endswith("  STALE 14:03:07 UTC")
+    assert text(fit(stale, width, 8, frozen))[0].endswith("  STALE 0.0s 14:03:07 UTC")
 
 
 def entry(name, next_in_s=None, **fields) -> Schedule:
@@ -165,7 +162,7 @@ def test_a_schedule_begins_with_what_is_overdue_and_what_waits() -> None:
         "WAIT 0  RUN 0  FAIL 0  +1h 0  IN/s 0  OUT/s 0  OLDEST -",
         "WORKERS 0",
         "LEADER a  ENTRIES 9000  OVERDUE 1  RUNS TO MAKE 0  SCHEDULERS 0",
-        "  SCHEDULE  STATE          IN   LAST   LATE         NEXT  OUTCOME (6 of 9000)",
+        "  SCHEDULE  STATE          IN   LAST   LATE         NEXT  OUTCOME  (1-6 of 9000)",
         "  late      overdue    -1m15s  2h00m  250ms  01 14:01:51  fired",
         "  waits     waiting     1d01h      -      -  02 15:03:07  waiting",
         "  just      scheduled   -3.0s      -      -  01 14:03:04  -",

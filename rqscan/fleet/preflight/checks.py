@@ -4,29 +4,32 @@ Pure functions from facts (`fleet.preflight.facts`) to checks: what is fine, wha
 is wrong, and what to do about it.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 
 from msgspec import Struct
 
+from rqscan.fleet.judging import (
+    CLOCK_FAIL_S,
+    CLOCK_WARN_S,
+    MEMORY_SHARE,
+    SET_CLOCK,
+    SHOWN,
+    clocks_off,
+    size,
+    some,
+    unlike_versions,
+)
 from rqscan.fleet.preflight.facts import Facts, HostFacts, RedisFacts, SpoolFacts, WorkerFacts
 from rqscan.fleet.schedulers import unlike
 from rqscan.fleet.spooling import HIGH
 
 __all__ = ["Check", "Status", "check"]
 
-CLOCK_WARN_S, CLOCK_FAIL_S = 1.0, 30.0
-"""A host's clock that is so far off: times are shown wrong; certificates and logs mislead."""
-
 OLDEST_REDIS = (6, 2)
 """The first with BLMOVE and CLIENT LIST ID, which workers use."""
 
-MEMORY_SHARE = 0.9
-
 DISK_FAIL_BYTES = 64 << 20
-
-SHOWN = 5
 
 
 class Status(StrEnum):
@@ -99,7 +102,7 @@ def _redis_settings(redis: RedisFacts, name: str) -> Iterator[Check]:
         yield Check(f"{name} eviction", status, redis.policy, None if is_safe else advice)
     if redis.used_bytes is not None:
         share = redis.used_bytes / redis.most_bytes if redis.most_bytes else 0.0
-        value = f"{_size(redis.used_bytes)} of {_size(redis.most_bytes) if share else 'no limit'}"
+        value = f"{size(redis.used_bytes)} of {size(redis.most_bytes) if share else 'no limit'}"
         if share > MEMORY_SHARE:
             advice = "raise maxmemory, or shorten result_ttl_s and failure_ttl_s"
             status = Status.FAIL if share >= 1 else Status.WARN
@@ -174,19 +177,11 @@ def _versions(workers: list[WorkerFacts]) -> Iterator[Check]:
     living = [one for one in workers if not one.is_lost]
     packages = sorted({package for one in living for package in one.versions})
     differing = 0
-    for package in packages:
-        found = Counter(one.versions.get(package, "none") for one in living)
-        if len(found) > 1:
-            differing += 1
-            (most, _), *_ = found.most_common()
-            others = [
-                f"{one.name} on {one.host} has {one.versions.get(package, 'none')}"
-                for one in living
-                if one.versions.get(package) != most
-            ]
-            value = f"{package} {most} on most; {_some(others)}"
-            advice = "install the same requirements on every host"
-            yield Check("versions", Status.WARN, value, advice)
+    for package, most, others in unlike_versions(living):
+        differing += 1
+        value = f"{package} {most} on most; {some(others)}"
+        advice = "install the same requirements on every host"
+        yield Check("versions", Status.WARN, value, advice)
     if living and not differing:
         one = living[0].versions
         value = ", ".join(f"{package} {one[package]}" for package in packages if package in one)
@@ -196,14 +191,12 @@ def _versions(workers: list[WorkerFacts]) -> Iterator[Check]:
 def _clocks(facts: Facts) -> Iterator[Check]:
     told = [(facts.host.name, facts.host.clock_offset_s)]
     told += [(one.host or one.name, one.clock_offset_s) for one in facts.workers if not one.is_lost]
-    known: dict[str, float] = {}
-    for host, offset_s in told:  # Redis' clock minus the host's
-        known[host] = max(known.get(host, 0.0), -(offset_s or 0.0), key=abs)
+    known = clocks_off(told)
     wrong = {host: off_s for host, off_s in known.items() if abs(off_s) > CLOCK_WARN_S}
     for host, off_s in wrong.items():
         status = Status.FAIL if abs(off_s) > CLOCK_FAIL_S else Status.WARN
-        advice = f"set the clock of {host} by chrony or ntp (timedatectl set-ntp true)"
-        yield Check("clock", status, f"{host} is {off_s:+.1f} s off Redis' clock", advice)
+        value = f"{host} is {off_s:+.1f} s off Redis' clock"
+        yield Check("clock", status, value, SET_CLOCK.format(host))
     if not wrong:
         most_s = max(map(abs, known.values()))
         value = f"{len(known)} hosts are at most {most_s:.3f} s off Redis' clock"
@@ -232,7 +225,7 @@ def _scheduler(facts: Facts) -> Iterator[Check]:
         yield Check("scheduler", Status.FAIL, value, "run: rqscan scheduler")
     elif odd:
         advice = "give all the same rqscan.toml: which entries run must not depend on who leads"
-        yield Check("scheduler", Status.WARN, _some(odd), advice)
+        yield Check("scheduler", Status.WARN, some(odd), advice)
     else:
         yield Check("scheduler", Status.OK, facts.leader or "none, and none is needed")
     for name, why in list(facts.invalid.items())[:SHOWN]:
@@ -249,8 +242,8 @@ def _host(host: HostFacts) -> Iterator[Check]:
         yield Check("home", Status.FAIL, host.home_error, advice)
     else:
         yield Check("home", Status.OK, host.home)
-        value = f"{_size(host.free_bytes)} free at {host.home}"
-        advice = f"make room: rows that wait for the store may need {_size(host.wanted_bytes)}"
+        value = f"{size(host.free_bytes)} free at {host.home}"
+        advice = f"make room: rows that wait for the store may need {size(host.wanted_bytes)}"
         if host.free_bytes < host.wanted_bytes:
             is_full = host.free_bytes < DISK_FAIL_BYTES
             yield Check("disk", Status.FAIL if is_full else Status.WARN, value, advice)
@@ -259,17 +252,3 @@ def _host(host: HostFacts) -> Iterator[Check]:
     if host.is_root:
         advice = "run workers as an ordinary user: what they run, runs as root too"
         yield Check("root", Status.WARN, "this runs as root", advice)
-
-
-def _some(texts: list[str]) -> str:
-    more = len(texts) - SHOWN
-    return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _size(count: int | None) -> str:
-    size = float(count or 0)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:  # noqa: PLR2004 - that is what the units mean
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -37,6 +37,10 @@ REPORT_S = 1.0
 """Shortest time between two reports of progress: what is not told yet is not older."""
 
 
+MAX_LABEL = 100
+"""Characters of it: RQ takes any description of a job."""
+
+
 class Assignment(Struct, frozen=True, kw_only=True):
     """One attempt of a job, for a horse to run; or, with `after`, what its end entails."""
 
@@ -59,6 +63,12 @@ class Assignment(Struct, frozen=True, kw_only=True):
     grace_s: int = 0  # the horse minds the hard limit itself, and is killed so much later
     job: dict[bytes, bytes] = field(default_factory=dict)  # the whole hash, of a plain function
     after: str = ""  # finished, failed, stopped…: the end of the job that is to be followed up
+
+    @property
+    def label(self) -> str:
+        """What runs, for the fleet to see: a chunk's kind, or the function of a plain job."""
+        about = self.job.get(b"description", b"").decode(errors="replace")
+        return self.kind or about.partition("(")[0].strip()[:MAX_LABEL]
 
     @property
     def is_plain(self) -> bool:

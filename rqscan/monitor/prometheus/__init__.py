@@ -1,0 +1,1 @@
+"""Prometheus: the snapshot as metrics; its library is an optional dependency."""

@@ -1,0 +1,1 @@
+"""The screen of `rqscan top`: snapshots and keys → lines; nothing here knows Redis."""
