@@ -1,5 +1,6 @@
 """Details: all that is known of one subject, as a page; a job's payload is read here alone."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,9 @@ ENDS = 10
 
 WRAP = 240
 """Longest line of a page: it is wrapped where it is shown, and the cursor moves by lines."""
+
+UNIT = re.compile(r"_(s|bytes)$")
+"""Ends a name whose value is written with its unit."""
 
 MAX_ARGUMENTS = 20_000
 """Characters that are shown of a job's arguments."""
@@ -76,7 +80,8 @@ def _facts(known: dict[str, Any]) -> Lines:
     """Write what is known by name; the names' suffixes tell the units."""
     for name, value in known.items():
         if value not in (None, "", [], {}):
-            yield PageLine(f"{name.replace('_', ' '):18}{_written(name, value)}")
+            words = UNIT.sub("", name).replace("_", " ")
+            yield PageLine(f"{words:18}{_written(name, value)}")
 
 
 def _written(name: str, value: Any) -> str:
