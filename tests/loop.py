@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from rqscan.broker.connect import endpoint_of
 from rqscan.broker.link import Link
 from tests.servers import wait_for
 
@@ -22,7 +23,9 @@ class Loop:
         self.ups = 0
         self.downs: list[str] = []
         self.longest_s = self.longest_cpu_s = 0.0
-        self.link = Link(client, self.selector, self._on_up, self.downs.append, **options)
+        self.link = Link(
+            endpoint_of(client), self.selector, self._on_up, self.downs.append, **options
+        )
 
     def __repr__(self) -> str:
         return f"a link that was up {self.ups} times and down for {self.downs[-3:]}"

@@ -20,8 +20,9 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.jobs import chunk_fields
 from rqscan.broker.payload import RUN_CHUNK
-from rqscan.fleet.presence import client_name, flat, versions
+from rqscan.fleet.presence import client_name, flat
 from rqscan.fleet.reports import JobReport, SpoolReport
+from rqscan.installed import versions
 from rqscan.model import Chunk
 from rqscan.settings import QueueSettings
 from tests.scripted import ScriptedWorker

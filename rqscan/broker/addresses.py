@@ -11,10 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 __all__ = ["Address", "Addresses"]
 
@@ -35,11 +34,10 @@ _KNOWN: dict[tuple[str, int], list[Address]] = {}
 """The last good addresses of each name, for all links of this process."""
 
 
-@dataclass(eq=False)
-class _Child:
+class _Child(NamedTuple):
     process: subprocess.Popen[bytes]
     began: float
-    output: bytearray = field(default_factory=bytearray)
+    output: bytearray
 
 
 class Addresses:
@@ -97,7 +95,7 @@ class Addresses:
         except OSError as e:  # no memory, no process left
             self.error = f"cannot start a resolver: {e.strerror}"
             return
-        child = _Child(process, now)
+        child = _Child(process, now, bytearray())
         self._children.append(child)
         self._selector.register(_pipe(child), selectors.EVENT_READ, partial(self._on_output, child))
 
@@ -116,7 +114,7 @@ class Addresses:
         if child not in self._children:  # ended in this very turn
             return
         if data := os.read(_pipe(child), 65_536):
-            child.output += data
+            child.output.extend(data)
             return
         code = self._reap(child)
         lines = child.output.decode(errors="replace").split("\n")

@@ -3,11 +3,11 @@
 The worker's loop owns its sockets (`rqscan.broker.link`); everyone else uses a client from here.
 """
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from subprocess import SubprocessError
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,23 +17,18 @@ from redis.retry import Retry
 
 from rqscan import clock
 from rqscan.broker import embedded
-from rqscan.errors import ConfigError, RedisUnavailable, RqscanError
+from rqscan.broker.dial import KEEPALIVE
+from rqscan.broker.endpoint import Endpoint, Tls
+from rqscan.errors import ConfigError, RedisUnavailable
 from rqscan.settings import Settings, mask_url
 
-__all__ = ["KEEPALIVE", "connect", "impatient", "later", "outage", "revive", "url_of"]
+__all__ = ["connect", "endpoint_of", "impatient", "later", "outage"]
 
 ANSWER_S = 5
 """Longest wait for an answer once connected."""
 
 IMPATIENT_S = 2
 """The same for loops that look again by themselves: so long they are deaf at most."""
-
-KEEPALIVE = {
-    socket.TCP_KEEPIDLE: 10,
-    socket.TCP_KEEPINTVL: 3,
-    socket.TCP_KEEPCNT: 3,
-    socket.TCP_USER_TIMEOUT: 15_000,  # ms: a dropped link is noticed while data waits as well
-}
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -89,13 +84,6 @@ def impatient(client: redis.Redis) -> redis.Redis:
     return client
 
 
-def revive(settings: Settings) -> None:
-    """Start the embedded server again if it died under us; never waits, so look again."""
-    if settings.redis.url is None:
-        with suppress(OSError, SubprocessError, RqscanError):  # the next look tries again
-            embedded.revive(Path(settings.home))
-
-
 @contextmanager
 def outage(url: str = "") -> Iterator[None]:
     """Turn redis-py's errors inside the block into one sentence.
@@ -113,19 +101,62 @@ def outage(url: str = "") -> Iterator[None]:
         ) from e
 
 
-def url_of(client: redis.Redis) -> str:
-    """Give the URL of a client that RQ's way of construction handed us, for work-horses.
+def endpoint_of(client: redis.Redis) -> Endpoint:
+    """Tell as data what a client connects to, and how.
 
-    It may hold a password: never print it.
+    Raises:
+        ConfigError: its connections are of a kind that our own links cannot make.
     """
-    options = client.connection_pool.connection_kwargs
+    pool = client.connection_pool
+    kind, options = pool.connection_class, dict(pool.connection_kwargs)
+    # Sentinel's are subclasses: their address is found by blocking questions
+    if kind not in {redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection}:
+        raise ConfigError(f"a worker cannot use a Redis client with {kind.__name__}")
+    if options.get("ssl_validate_ocsp") or options.get("ssl_validate_ocsp_stapled"):
+        raise ConfigError("a worker cannot use a Redis client with OCSP validation")
+    made: Any = kind(**options)  # never connected: it knows every default
+    login = [made.username] if made.username else []
+    login += [made.password or ""] if login or made.password else []
+    provider = made.credential_provider
+
+    def ask_provider() -> tuple[str, ...]:
+        try:
+            found: tuple[str, ...] = provider.get_credentials()
+        except redis.RedisError as e:
+            raise OSError(str(e)) from e
+        return found
+
+    return Endpoint(
+        where=str(made.path) if hasattr(made, "path") else (made.host, int(made.port)),
+        url=_url(pool),
+        db=int(made.db),
+        login=tuple(login),
+        provider=ask_provider if provider else None,
+        tls=_tls(made) if kind is redis.SSLConnection else None,
+    )
+
+
+def _tls(made: Any) -> Tls:
+    # What can't be right is told by the first try: a file that is not there yet may come.
+    return Tls(
+        keyfile=made.keyfile, certfile=made.certfile, password=made.certificate_password,
+        cert_reqs=int(made.cert_reqs), check_hostname=made.check_hostname,
+        flags_on=int(reduce(or_, made.ssl_include_verify_flags or (), 0)),
+        flags_off=int(reduce(or_, made.ssl_exclude_verify_flags or (), 0)),
+        ca_certs=made.ca_certs, ca_data=made.ca_data, ca_path=made.ca_path,
+        min_version=made.ssl_min_version, ciphers=made.ssl_ciphers,
+    )  # fmt: skip
+
+
+def _url(pool: redis.ConnectionPool) -> str:
+    options = pool.connection_kwargs
     user = quote(options.get("username") or "", safe="")
     password = quote(options.get("password") or "", safe="")
     login = f"{user}:{password}@" if user or password else ""
     db = options.get("db") or 0
     if path := options.get("path"):
         return f"unix://{login}{quote(path)}?{urlencode({'db': db})}"
-    secure = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    secure = issubclass(pool.connection_class, redis.SSLConnection)
     host = options.get("host", "localhost")
     host = f"[{host}]" if ":" in host else host
     query = {

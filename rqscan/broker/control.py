@@ -6,39 +6,18 @@ A worker that is frozen, dead or cut off gives no answer: whoever asks tells it 
 import secrets
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import redis
-from msgspec import Meta, Struct
 
 from rqscan.broker import keys
+from rqscan.broker.orders import Answer, Command
 
-__all__ = ["REPLY_S", "Answer", "Command", "ask"]
-
-REPLY_S = 60
-"""How long answers that nobody fetches are kept."""
+__all__ = ["ask"]
 
 BLOCK_S = 1.0
 """Longest block in the server: well below the client's own time-out."""
-
-
-class Command(Struct, frozen=True, kw_only=True):
-    """What is asked of workers."""
-
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{16,64}$")]
-    verb: str
-    args: dict[str, Any] = {}
-    workers: list[str] = []  # empty: all
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """What one worker says to a command; `error` tells why it did not do it."""
-
-    worker: str
-    host: str
-    data: dict[str, Any] = {}
-    error: str | None = None
 
 
 def ask(

@@ -1,7 +1,4 @@
-"""Dial: from a client's settings to a connected socket, TLS included, while the loop goes on.
-
-The sockets and the handshake are ours; what they are made with is what redis-py would take.
-"""
+"""Dial: from an endpoint to a connected socket, TLS included, while the loop goes on."""
 
 import errno
 import os
@@ -14,13 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from rqscan.broker.addresses import Address, Addresses
-from rqscan.broker.connect import KEEPALIVE
-from rqscan.errors import ConfigError
+from rqscan.broker.endpoint import Endpoint
 
-__all__ = ["Dial"]
+__all__ = ["KEEPALIVE", "Dial"]
+
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 3,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 15_000,  # ms: a dropped link is noticed while data waits as well
+}
 
 CONNECT_S = 0.7
 """A try that got no answer for so long is given up for a fresh one.
@@ -39,33 +40,20 @@ class Dial:
     """Tries to connect, one address after the other.
 
     Args:
-        pool: whose settings to use.
+        endpoint: what to connect to.
         selector: where the sockets are registered, with a callback as their data.
         on_open: gets the non-blocking socket, which is the caller's from then on.
         on_failed: gets the reason when no address is left to try.
-
-    Raises:
-        ConfigError: the pool's connections are of a kind that cannot be made this way.
     """
 
     def __init__(
         self,
-        pool: redis.ConnectionPool,
+        endpoint: Endpoint,
         selector: selectors.BaseSelector,
         on_open: Callable[[socket.socket], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        kind = pool.connection_class
-        # Sentinel's are subclasses: their address is found by blocking questions
-        if kind not in {redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection}:
-            raise ConfigError(f"a worker cannot use a Redis client with {kind.__name__}")
-        options = dict(pool.connection_kwargs)
-        if options.get("ssl_validate_ocsp") or options.get("ssl_validate_ocsp_stapled"):
-            raise ConfigError("a worker cannot use a Redis client with OCSP validation")
-        self.settings = kind(**options)  # never connected: it knows every default
-        made: Any = self.settings
-        self._where: str | tuple[str, int]
-        self._where = made.path if hasattr(made, "path") else (made.host, made.port)
+        self._where, self._tls = endpoint.where, endpoint.tls
         self._selector = selector
         self._on_open, self._on_failed = on_open, on_failed
         self._addresses = Addresses(self._where, selector, self._on_news)
@@ -74,7 +62,7 @@ class Dial:
         self._is_asking = self._has_failed = False
         self._context: ssl.SSLContext | None = None
         self._stamp: list[int] = []
-        with suppress(OSError, ValueError, redis.RedisError):  # told by the first try
+        with suppress(OSError, ValueError):  # told by the first try
             self._read_certificates()
         self.deadline = float("inf")
 
@@ -172,7 +160,7 @@ class Dial:
                 sock = self._context.wrap_socket(
                     plain, server_hostname=self._where[0], do_handshake_on_connect=False
                 )
-        except (OSError, ValueError, redis.RedisError) as e:
+        except (OSError, ValueError) as e:
             self._go_on(getattr(e, "strerror", None) or str(e))
             return
         self._watch(sock, selectors.EVENT_WRITE, self._on_handshake, HANDSHAKE_S)
@@ -201,17 +189,12 @@ class Dial:
         self._on_open(sock)
 
     def _read_certificates(self) -> None:
-        """Make the TLS settings, and anew when a file of theirs is; that takes some 40 ms."""
-        made = self.settings
-        if not isinstance(made, redis.SSLConnection):
+        """Make the TLS settings, and anew when a file of theirs is."""
+        if self._tls is None:
             return
-        files = [made.certfile, made.keyfile, made.ca_certs, made.ca_path]
-        stamp = [Path(file).stat().st_mtime_ns for file in files if file]
+        stamp = [Path(file).stat().st_mtime_ns for file in self._tls.files]
         if self._context is None or stamp != self._stamp:
-            # redis-py makes them for a socket only; this one goes nowhere
-            wrap: Any = made._wrap_socket_with_ssl  # noqa: SLF001
-            with socket.socket() as unused, wrap(unused) as sock:
-                self._context, self._stamp = sock.context, stamp
+            self._context, self._stamp = self._tls.context(), stamp
 
 
 def _raise_if(error: int) -> None:

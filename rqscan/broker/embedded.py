@@ -18,9 +18,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from rqscan.errors import HomeUnavailable, RedisUnavailable
+from rqscan.errors import HomeUnavailable, RedisUnavailable, RqscanError
+from rqscan.settings import Settings
 
-__all__ = ["ensure", "folder_of", "open_lock", "release", "revive", "socket_path", "try_lock"]
+__all__ = [
+    "ensure", "folder_of", "hand_on", "open_lock", "release", "revive", "revive_own",
+    "socket_path", "try_lock",
+]  # fmt: skip
 
 _START_S = 20.0  # until a server answers; one that says it is loading its data is waited for
 _STOP_S = 10.0
@@ -57,6 +61,13 @@ def ensure(home: Path) -> Path:
             raise RedisUnavailable(f"the embedded Redis of {home} does not start: {reason}")
         _pause(home, deadline)
     return socket_path(home)
+
+
+def hand_on() -> list[int]:
+    """Let what this process holds pass an exec; give the descriptors."""
+    for users in _held.values():
+        os.set_inheritable(users, True)  # noqa: FBT003 - its own signature
+    return [*_held.values()]
 
 
 def release(home: Path, *, wait: bool = False) -> None:
@@ -99,6 +110,13 @@ def revive(home: Path) -> bool:
         return True
     finally:
         os.close(kept)
+
+
+def revive_own(settings: Settings) -> None:
+    """Do the same if the embedded server is the one in use, and bear that it fails: look again."""
+    if settings.redis.url is None:
+        with suppress(OSError, subprocess.SubprocessError, RqscanError):
+            revive(Path(settings.home))
 
 
 def folder_of(home: Path) -> Path:

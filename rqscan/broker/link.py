@@ -18,13 +18,12 @@ from functools import partial
 from typing import Any, Final
 
 import hiredis
-import redis
-from redis.credentials import UsernamePasswordCredentialProvider
 
 from rqscan.broker.dial import Dial
+from rqscan.broker.endpoint import Endpoint
 from rqscan.broker.scripts import Script
 
-__all__ = ["LOST", "Link"]
+__all__ = ["LOST", "Link", "NoAnswer"]
 
 FASTEST_S, SLOWEST_S = 0.02, 0.5
 """Time from one try to the next: the first, doubled each time up to the last."""
@@ -45,7 +44,16 @@ ANSWER_S = 2.0
 DOWN = ("NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN")
 """Errors that mean another server, or the same one begun anew: connect again."""
 
-LOST: Final = redis.ConnectionError("the link went down before the answer came")
+
+class NoAnswer(Exception):  # noqa: N818 - a value that callbacks get, never raised
+    """What a callback gets in place of an answer: `LOST`, or a `Refusal`."""
+
+
+class Refusal(NoAnswer):
+    """An error of the server, in its own words."""
+
+
+LOST: Final = NoAnswer("the link went down before the answer came")
 
 Callback = Callable[[Any], None]
 
@@ -54,7 +62,7 @@ class Link:
     """A connection in a selector's loop.
 
     Args:
-        client: whose connection settings to use.
+        endpoint: what to connect to.
         selector: where the socket is registered, with a callback as its data.
         on_up: called once connected, before any command.
         on_down: called with the reason each time the link goes down, or can't come up.
@@ -66,7 +74,7 @@ class Link:
 
     def __init__(
         self,
-        client: redis.Redis,
+        endpoint: Endpoint,
         selector: selectors.BaseSelector,
         on_up: Callable[[], None],
         on_down: Callable[[str], None],
@@ -76,8 +84,8 @@ class Link:
         scripts: Iterable[Script] = (),
         on_push: Callable[[bytes, bytes], None] | None = None,
     ) -> None:
-        self._dial = Dial(client.connection_pool, selector, self._on_open, self._on_failed)
-        self._selector = selector
+        self._dial = Dial(endpoint, selector, self._on_open, self._on_failed)
+        self._endpoint, self._selector = endpoint, selector
         self._on_up, self._on_down = on_up, on_down
         self._overdue_s = ANSWER_S + blocking_s
         self._name, self._scripts, self._on_push = name, scripts, on_push
@@ -125,7 +133,7 @@ class Link:
             self._dial.start()
 
     def send(self, *command: Any, then: Callback | None = None) -> None:
-        """Queue a command for the next `flush`; `then` gets its answer, an error, or `LOST`."""
+        """Queue a command for the next `flush`; `then` gets its answer or a `NoAnswer`."""
         if not self.is_up:
             if then:
                 then(LOST)
@@ -174,13 +182,13 @@ class Link:
 
     def _on_open(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._reader = hiredis.Reader(replyError=redis.ResponseError)
+        self._reader = hiredis.Reader(replyError=Refusal)
         self._out.clear()
         self._is_full = False
         self._selector.register(sock, selectors.EVENT_READ, self._on_ready)
         try:
             greeting = self._greeting()
-        except (redis.RedisError, OSError) as e:  # of a provider of credentials
+        except OSError as e:  # of a provider of credentials
             self._fail(str(e))
             return
         for command in greeting:
@@ -188,13 +196,10 @@ class Link:
         self.flush()
 
     def _greeting(self) -> list[tuple[Any, ...]]:
-        settings = self._dial.settings
-        provider = settings.credential_provider
-        if provider is None and (settings.username or settings.password):
-            provider = UsernamePasswordCredentialProvider(settings.username, settings.password)
+        login, db = self._endpoint.credentials(), self._endpoint.db
         return [
-            *([("AUTH", *provider.get_credentials())] if provider else []),
-            *([("SELECT", settings.db)] if settings.db else []),
+            *([("AUTH", *login)] if login else []),
+            *([("SELECT", db)] if db else []),
             ("CLIENT", "SETNAME", self._name),
             ("CLIENT", "ID"),
             *(("SCRIPT", "LOAD", script.text) for script in self._scripts),
@@ -204,7 +209,7 @@ class Link:
     def _on_greeted(self, command: tuple[str, ...], answer: Any) -> None:
         if answer is LOST:
             return
-        if isinstance(answer, redis.ResponseError):
+        if isinstance(answer, Refusal):
             # The server may quote what it does not know, and AUTH has the password.
             words = str(answer).partition(", with args")[0]
             self._fail(f"{command[0]} was refused: {words}")
@@ -253,7 +258,7 @@ class Link:
             if self._on_push and isinstance(answer, list) and answer[0] == b"message":
                 self._on_push(*answer[1:])
                 continue
-            if isinstance(answer, redis.ResponseError) and str(answer).startswith(DOWN):
+            if isinstance(answer, Refusal) and str(answer).startswith(DOWN):
                 self._fail(str(answer))
                 return
             if not self._waiting:

@@ -5,7 +5,7 @@ is called by its SHA1. KEYS, ARGV and returns are stated at the top of each file
 """
 
 import hashlib
-from importlib.resources import files
+from pathlib import Path
 
 __all__ = [
     "BEAT",
@@ -31,9 +31,8 @@ class Script:
     """One script: its text and the SHA1 that Redis knows it by once it is loaded."""
 
     def __init__(self, name: str) -> None:
-        folder = files("rqscan.broker")
-        parts = [folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("prelude", name)]
-        self.text = "\n".join(parts)
+        files = [Path(__file__).with_name(f"{part}.lua") for part in ("prelude", name)]
+        self.text = "\n".join(file.read_text("utf-8") for file in files)
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -12,7 +12,7 @@ from rqscan.cli.show import defuse, print_json, print_table
 from rqscan.errors import FailedError, UsageError
 
 if TYPE_CHECKING:
-    from rqscan.broker.control import Answer
+    from rqscan.broker.orders import Answer
 
 __all__ = ["control"]
 

@@ -8,8 +8,8 @@ import msgspec
 from rqscan.cli import settings
 from rqscan.cli.group import Command, json_option
 from rqscan.cli.show import print_json_array, print_table
+from rqscan.installed import plugins
 from rqscan.scan.kinds import load_kinds
-from rqscan.scan.plugins import plugins
 
 __all__ = ["kinds"]
 

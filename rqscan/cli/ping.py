@@ -83,7 +83,7 @@ def addressed(client: "redis.Redis", workers: Sequence[str]) -> "dict[str, Worke
     Raises:
         UsageError: one of them is unknown.
     """
-    from rqscan.fleet.presence import registered
+    from rqscan.fleet.roster import registered
     from rqscan.monitor.roll import worker
 
     here = settings().worker

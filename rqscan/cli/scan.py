@@ -13,18 +13,19 @@ from rich.progress import Progress as Bar
 
 from rqscan import clock
 from rqscan.broker import keys
-from rqscan.broker.connect import connect, outage, revive
+from rqscan.broker.connect import connect, outage
+from rqscan.broker.embedded import revive_own
 from rqscan.cli import repository, settings, tell_former_store
 from rqscan.cli.group import Command, split
 from rqscan.cli.results import print_rows
 from rqscan.cli.scans import summary
 from rqscan.cli.show import print_json
 from rqscan.errors import RedisUnavailable, StoreUnavailable, UsageError
-from rqscan.fleet.presence import is_listening
+from rqscan.fleet.roster import is_listening
+from rqscan.installed import plugins
 from rqscan.model import Counts, Progress, Scan
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import Plan, make_plan
-from rqscan.scan.plugins import plugins
 from rqscan.scan.progress import read_progress
 from rqscan.scan.submit import submit, write_plan
 from rqscan.scan.targets import read_targets
@@ -140,7 +141,7 @@ def _wait_for_end(scan: Scan, client: redis.Redis, patience_s: float) -> Progres
                 give_up_at = min(give_up_at, time.monotonic() + patience_s)
                 if time.monotonic() > give_up_at:
                     raise RedisUnavailable(f"{e}; scan {scan.scan_id} goes on") from e
-                revive(settings())
+                revive_own(settings())
                 time.sleep(POLL_S)
                 continue
             pause_s = POLL_S

@@ -4,7 +4,7 @@ import click
 
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import Command, log_options
-from rqscan.fleet.outage import wait_for_redis
+from rqscan.fleet.first_connection import wait_for_redis
 from rqscan.schedule.scheduler import ScanScheduler
 
 

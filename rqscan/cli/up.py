@@ -19,7 +19,7 @@ from rqscan.cli.group import Command
 from rqscan.cli.scan import scan
 from rqscan.cli.top import top
 from rqscan.errors import FailedError, HomeUnavailable
-from rqscan.fleet.presence import is_listening
+from rqscan.fleet.roster import is_listening
 from rqscan.process import die_with
 from rqscan.settings import Settings
 

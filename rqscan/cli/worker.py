@@ -8,12 +8,12 @@ import click
 from msgspec.structs import replace
 
 from rqscan.broker.connect import outage
-from rqscan.broker.jobs import ScanJob
 from rqscan.broker.queues import declared
 from rqscan.cli import settings, start_log
 from rqscan.cli.group import Command, Seconds, log_options
 from rqscan.errors import UsageError
-from rqscan.fleet.outage import wait_for_redis
+from rqscan.fleet.first_connection import wait_for_redis
+from rqscan.fleet.launch import launch
 from rqscan.fleet.worker import ScanWorker
 from rqscan.settings import Settings
 
@@ -52,7 +52,6 @@ def worker(
     if max_jobs_per_horse is not None:
         found = replace(found, worker=replace(found.worker, max_jobs_per_horse=max_jobs_per_horse))
     _check(found)
-    ScanJob.allow_functions = frozenset(found.worker.allow_functions)
     start_log(log_level, as_json=log_json)
     client = wait_for_redis(found)
     if client is None:
@@ -61,7 +60,8 @@ def worker(
         fleet_worker = ScanWorker(
             names, name=name, connection=client, settings=found, concurrency=concurrency
         )
-        fleet_worker.work(burst=burst, stop_timeout_s=stop_timeout)
+        plan = fleet_worker.plan(stop_timeout_s=stop_timeout)
+    launch(plan, is_burst=burst, log_level=log_level, log_json=log_json)
 
 
 def _check(found: Settings) -> None:
@@ -70,7 +70,7 @@ def _check(found: Settings) -> None:
         if status := os.waitpid(pid, 0)[1]:
             sys.exit(os.waitstatus_to_exitcode(status))
         return
-    from rqscan.scan.plugins import plugins
+    from rqscan.installed import plugins
     from rqscan.scan.runner import Runner
 
     Runner(found, plugins())

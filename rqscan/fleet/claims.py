@@ -8,23 +8,23 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-from rq.defaults import CALLBACK_TIMEOUT
-
 from rqscan.broker import keys, scripts
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.link import LOST, Link, NoAnswer
 from rqscan.fleet.registration import Registration
 from rqscan.fleet.rescue import REGISTRY_LEASE_S
 from rqscan.fleet.stable.wire import Assignment
 from rqscan.settings import QueueSettings
 
-__all__ = ["BELL_S", "Claims"]
+__all__ = ["BELL_S", "CALLBACK_TIMEOUT_S", "Claims"]
 
 BELL_S = 120
 """Longest block on the bells; that a connection is gone is told by the one that beats."""
 
 YEARS_S = 1_000_000_000
 """Longest time that a job's hash may ask for: more overflows somewhere."""
+
+CALLBACK_TIMEOUT_S = 60
+"""RQ's own, for a callback that names none."""
 
 GRACE_S = 5
 """A plain function is stopped by RQ's exception at its limit; one that survives it is killed."""
@@ -101,13 +101,13 @@ class Claims:
             bell.send("BLPOP", *map(keys.bell, self._names), BELL_S, then=self._on_bell)
 
     def _on_bell(self, answer: Any) -> None:
-        if not isinstance(answer, redis.RedisError):  # refused: the next beat asks again
+        if not isinstance(answer, NoAnswer):  # refused: the next beat asks again
             self.is_wanted = True
             self._has_bell = answer is not None
 
     def _on_claim(self, bell: Link, free: int, answer: Any) -> None:
         self.is_open = False
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, NoAnswer):
             if answer is not LOST:
                 self._registration.outage.refused("claim", answer)
             return
@@ -153,7 +153,7 @@ class Claims:
 def _callbacks_s(job: dict[bytes, bytes]) -> int:
     """Give the longest time that a job's callbacks may take after it."""
     names = (name for name in (b"success", b"failure") if job.get(name + b"_callback_name"))
-    return sum(_seconds(job.get(name + b"_callback_timeout"), CALLBACK_TIMEOUT) for name in names)
+    return sum(_seconds(job.get(name + b"_callback_timeout"), CALLBACK_TIMEOUT_S) for name in names)
 
 
 def _seconds(field: bytes | None, default: int) -> int:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import redis
 
 from rqscan.broker import keys
-from rqscan.broker.control import REPLY_S, Answer, Command
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.endpoint import Endpoint
+from rqscan.broker.link import LOST, Link, NoAnswer
+from rqscan.broker.orders import REPLY_S, Answer, Command
 from rqscan.errors import UsageError
 from rqscan.fleet.attempts import Attempts
 from rqscan.fleet.claims import Claims
@@ -53,7 +53,7 @@ class Commands:
 
     Args:
         name: of the worker.
-        client: whose connection settings to use.
+        endpoint: of the Redis to use.
         selector: the loop's.
         answers: the link by which answers go out.
         attempts: what runs here.
@@ -67,7 +67,7 @@ class Commands:
     def __init__(
         self,
         name: str,
-        client: redis.Redis,
+        endpoint: Endpoint,
         selector: selectors.BaseSelector,
         answers: Link,
         *,
@@ -83,7 +83,7 @@ class Commands:
         self._spooling, self._errands = spooling, errands
         self._own = keys.commands_of(name).encode()
         self._link = Link(
-            client, selector, self._on_up, lambda _: None, name="rqscan", on_push=self._on_push
+            endpoint, selector, self._on_up, lambda _: None, name="rqscan", on_push=self._on_push
         )
         self._next_ping = 0.0
         self._verbs: dict[str, Callable[[Data, Say], None]] = {
@@ -128,7 +128,7 @@ class Commands:
             self._link.send("SUBSCRIBE", channel, then=self._on_subscribed)
 
     def _on_subscribed(self, answer: Any) -> None:
-        if isinstance(answer, redis.RedisError) and answer is not LOST:
+        if isinstance(answer, NoAnswer) and answer is not LOST:
             self._registration.outage.refused("subscribe", answer)
 
     def _on_push(self, channel: bytes, text: bytes) -> None:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import redis
 from msgspec import msgpack
 
 from rqscan.broker import keys, scripts
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.link import LOST, Link, NoAnswer
 from rqscan.broker.payload import chunk_of
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.presence import flat
@@ -144,7 +143,7 @@ class Ledger:
     def _on_recorded(self, token: str, answer: Any) -> None:
         if answer is LOST or token not in self._ends:  # sent again later, or answered twice
             return
-        if isinstance(answer, redis.RedisError):  # a full disk, too few replicas: it may pass
+        if isinstance(answer, NoAnswer):  # a full disk, too few replicas: it may pass
             self._outage.refused("finish", answer)
             return
         assignment, end = self._ends.pop(token)

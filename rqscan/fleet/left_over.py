@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from rqscan.broker import keys, scripts
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.link import LOST, Link, NoAnswer
 from rqscan.fleet.outage import Outage
 
 __all__ = ["LeftOver"]
@@ -63,7 +61,7 @@ class LeftOver:
             )
 
     def _take(self, link: Link, answer: Any) -> None:
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, NoAnswer):
             if answer is not LOST:
                 self._outage.refused("follow-up", answer)
             return

@@ -11,14 +11,12 @@ ask for one spare horse · wait until something happens.
 import secrets
 import selectors
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import redis
 from msgspec.structs import replace
 
-from rqscan.broker.connect import revive, url_of
+from rqscan.broker.embedded import revive_own
 from rqscan.broker.link import Link
 from rqscan.broker.scripts import SCRIPTS
 from rqscan.errors import FailedError
@@ -32,13 +30,14 @@ from rqscan.fleet.ledger import Ledger
 from rqscan.fleet.left_over import LeftOver
 from rqscan.fleet.outage import Outage
 from rqscan.fleet.peek import Peek
+from rqscan.fleet.plan import Plan
 from rqscan.fleet.registration import Beat, Registration
 from rqscan.fleet.rescue import Rescue
 from rqscan.fleet.signals import stop_signals
 from rqscan.fleet.spooling import Spooling
 from rqscan.fleet.unrecorded import Unrecorded
 from rqscan.logs import Event, log
-from rqscan.settings import QueueSettings, Settings
+from rqscan.settings import QueueSettings
 from rqscan.states import WorkerState
 
 __all__ = ["Loop"]
@@ -51,42 +50,19 @@ LAST_WORD_S = 3.0
 
 
 class Loop:
-    """A worker at work.
+    """A worker at work."""
 
-    Args:
-        name: of the worker.
-        queues: names, in order of priority.
-        settings: those in force.
-        client: whose connection settings to use.
-        concurrency: jobs at once.
-        stop_timeout_s: how long running jobs may go on after the first signal.
-        max_jobs: the end after so many, None for no end.
-        describe: gives the worker's hash as RQ writes it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        queues: list[str],
-        settings: Settings,
-        client: redis.Redis,
-        *,
-        concurrency: int,
-        stop_timeout_s: float,
-        max_jobs: int | None,
-        describe: Callable[[], dict[str, Any]],
-    ) -> None:
+    def __init__(self, plan: Plan) -> None:
+        settings, endpoint, name = plan.settings, plan.endpoint, plan.name
         worker = settings.worker
-        self._name, self._queues, self._settings = name, queues, settings
-        self._concurrency, self._stop_timeout_s = concurrency, stop_timeout_s
-        self._describe_to_rq = describe
+        self._plan, self._name, self._settings = plan, name, settings
         self._boot = secrets.token_hex(4)
         self._signals, self._stop_deadline = 0, float("inf")
         self._kept_at = self._house_at = 0.0  # monotonic: of the last look at deadlines, the next
         self._last_word = float("inf")  # monotonic: when Redis need not have taken everything
         self._selector = selectors.DefaultSelector()
-        mine = {queue: settings.queues.get(queue) or QueueSettings() for queue in queues}
-        own = replace(settings, redis=replace(settings.redis, url=url_of(client)))
+        mine = {queue: settings.queues.get(queue) or QueueSettings() for queue in plan.queues}
+        own = replace(settings, redis=replace(settings.redis, url=endpoint.url))
         self._kept = Path(settings.home) / "ends"
         self._errands = Errands(own, self._selector)
         self._unrecorded = Unrecorded(self._errands)
@@ -98,12 +74,12 @@ class Loop:
         self._ledger = Ledger(name, self._outage, limits, self._unrecorded.add)
         self._ledger.recall(self._kept)
         self._handshake = Handshake(name, settings)
-        self._attempts = Attempts(own, concurrency, self._selector, self._ledger, self._want)
-        self._attempts.left = max_jobs or self._attempts.left
+        self._attempts = Attempts(own, plan.concurrency, self._selector, self._ledger, self._want)
+        self._attempts.left = plan.max_jobs or self._attempts.left
         self._rescue = Rescue(name, self._outage, worker, self._unrecorded.add)
         self._left_over = LeftOver(self._outage, self._attempts.follow_up)
         self._registration = Registration(
-            name, queues, self._boot, worker.heartbeat_s, worker.max_host_losses,
+            name, plan.queues, self._boot, worker.heartbeat_s, worker.max_host_losses,
             outage=self._outage,
             handshake=self._handshake, describe=self._describe,
             held=lambda: self._attempts.held, on_beat=self._on_beat,
@@ -113,14 +89,14 @@ class Loop:
             is_held=lambda: bool(self._spooling.holds),
         )  # fmt: skip
         self._command = Link(
-            client, self._selector,
+            endpoint, self._selector,
             lambda: self._registration.link_is_up(self._command.run_id), self._on_down,
             name=presence.client_name(self._boot), scripts=SCRIPTS,
         )  # fmt: skip
-        self._bell = Link(client, self._selector, self._want, lambda _: None, blocking_s=BELL_S)
-        self._peek = Peek(client, self._selector, self._command)
+        self._bell = Link(endpoint, self._selector, self._want, lambda _: None, blocking_s=BELL_S)
+        self._peek = Peek(endpoint, self._selector, self._command)
         self._commands = Commands(
-            name, client, self._selector, self._command, attempts=self._attempts,
+            name, endpoint, self._selector, self._command, attempts=self._attempts,
             claims=self._claims, registration=self._registration, stop=self._on_signal,
             spooling=self._spooling, errands=self._errands,
         )  # fmt: skip
@@ -134,8 +110,8 @@ class Loop:
         with self._selector, stop_signals(self._on_signal) as woken:
             self._selector.register(woken, selectors.EVENT_READ, lambda _: woken.recv(64))
             self._attempts.open()
-            log(Event.WORKER_STARTED, worker=self._name, queues=self._queues,
-                concurrency=self._concurrency)  # fmt: skip
+            log(Event.WORKER_STARTED, worker=self._name, queues=self._plan.queues,
+                concurrency=self._plan.concurrency)  # fmt: skip
             try:
                 while not self._is_over(burst=burst):
                     self._turn()
@@ -223,7 +199,7 @@ class Loop:
         self._signals += 1
         if self._signals == 1:
             self._attempts.is_refusing = True
-            self._stop_deadline = time.monotonic() + self._stop_timeout_s
+            self._stop_deadline = time.monotonic() + self._plan.stop_timeout_s
         running = len(self._attempts.running)
         log(Event.STOP_REQUESTED, worker=self._name, signal=name, running=running)
 
@@ -247,7 +223,7 @@ class Loop:
         self._left_over.assign(is_sweeper=False)
         self._bell.reset()  # the same way leads to it, and nothing is due on it for long
         self._peek.watch([])
-        revive(self._settings)
+        revive_own(self._settings)
 
     def _want(self) -> None:
         self._claims.is_wanted = True
@@ -272,7 +248,7 @@ class Loop:
     def _describe(self) -> tuple[presence.Presence, dict[str, Any]]:
         record = presence.Presence(
             name=self._name, boot=self._boot, lease_s=self._settings.worker.lease_s,
-            state=self._fleet_state, queues=self._queues, concurrency=self._concurrency,
+            state=self._fleet_state, queues=self._plan.queues, concurrency=self._plan.concurrency,
             clock_offset_s=self._registration.clockwork.offset_s, jobs=self._attempts.reports(),
             clock_error_s=self._registration.clockwork.error_s, failed=self._ledger.failed,
             holds=self._spooling.holds, spool=self._spooling.report(), done=self._ledger.done,
@@ -281,7 +257,7 @@ class Loop:
         )  # fmt: skip
         state = "busy" if record.jobs else "suspended" if record.state == "suspended" else "idle"
         mine = {"rqscan_client": self._command.client_id, "state": state}
-        return record, self._describe_to_rq() | mine
+        return record, self._plan.rq_fields | mine
 
     def _say_goodbye(self) -> None:
         self._attempts.close()

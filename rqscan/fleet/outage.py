@@ -1,24 +1,13 @@
 """Outage: a server that is away is told once, and once more when it is back."""
 
-import select
 import time
 
-import redis
-from msgspec.structs import replace
-
-from rqscan.broker.connect import connect
-from rqscan.errors import RedisUnavailable
-from rqscan.fleet.signals import stop_signals
 from rqscan.logs import Event, log
-from rqscan.settings import Settings
 
-__all__ = ["Outage", "wait_for_redis"]
+__all__ = ["Outage"]
 
 REFUSED = " was refused: "
 """In the reason of a link that went down: the server's own words follow."""
-
-TRY_S = 0.5
-"""Pause between the tries of who waits for a first connection."""
 
 
 class Outage:
@@ -54,36 +43,3 @@ class Outage:
             log(Event.REDIS_BACK, **self._who, away_s=round(self.away_s, 1))
             self._since = None
             self._refused.clear()
-
-
-def wait_for_redis(settings: Settings, **who: str) -> redis.Redis | None:
-    """Open a long-lived process' client, however long Redis is away; None if told to stop.
-
-    Raises:
-        ConfigError, RedisUnavailable: Redis refuses us, or the embedded one does not start: waiting
-            would not help.
-    """
-    brief = replace(settings, redis=replace(settings.redis, connect_timeout_s=1))
-    outage = Outage(**who)
-    told: list[str] = []
-    with stop_signals(told.append) as woken:
-        while not told:
-            try:
-                client = connect(brief)
-            except RedisUnavailable as e:
-                if not _may_pass(e.__cause__):
-                    raise
-                outage.begin(str(e))
-                select.select([woken], [], [], TRY_S)
-            else:
-                outage.end()
-                options = client.connection_pool.connection_kwargs
-                options["socket_connect_timeout"] = settings.redis.connect_timeout_s
-                return client
-    return None
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    refused = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
-    away = (redis.ConnectionError, redis.TimeoutError)
-    return isinstance(error, away) and not isinstance(error, refused)

@@ -11,10 +11,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import redis
-
 from rqscan.broker import keys
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.endpoint import Endpoint
+from rqscan.broker.link import LOST, Link, NoAnswer
 
 __all__ = ["Peek"]
 
@@ -33,15 +32,13 @@ class Peek:
     """Listens on the queues that a sweeper is told.
 
     Args:
-        client: whose connection settings to use.
+        endpoint: of the Redis to use.
         selector: the loop's.
         command: the link to ring a queue's bell by.
     """
 
-    def __init__(
-        self, client: redis.Redis, selector: selectors.BaseSelector, command: Link
-    ) -> None:
-        self._client, self._selector, self._command = client, selector, command
+    def __init__(self, endpoint: Endpoint, selector: selectors.BaseSelector, command: Link) -> None:
+        self._endpoint, self._selector, self._command = endpoint, selector, command
         self._links: dict[str, Link] = {}
         self._at: dict[str, float] = {}  # monotonic: when to block again
         self._pause_s: dict[str, float] = {}
@@ -62,7 +59,7 @@ class Peek:
         for name in wanted - self._links.keys():
             self._at[name], self._pause_s[name] = 0.0, AGAIN_S[0]
             self._links[name] = Link(
-                self._client, self._selector, partial(self._at.update, {name: 0.0}),
+                self._endpoint, self._selector, partial(self._at.update, {name: 0.0}),
                 lambda _reason: None, blocking_s=BLOCK_S,
             )  # fmt: skip
 
@@ -82,7 +79,7 @@ class Peek:
         shortest_s, _ = AGAIN_S
         if answer is LOST or answer is None:
             self._pause(name, shortest_s)
-        elif isinstance(answer, redis.RedisError):
+        elif isinstance(answer, NoAnswer):
             self._pause(name, REFUSED_S)
         else:
             self._pause(name, self._pause_s[name])

@@ -2,48 +2,27 @@
 
 import contextlib
 import os
-import platform
 import socket
 import time
 from collections import deque
 from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import redis
 from msgspec import Struct, field
 
-from rqscan import __version__, clock
-from rqscan.broker import keys
+from rqscan import clock
 from rqscan.broker.payload import PROTOCOL
-from rqscan.errors import FailedError
 from rqscan.fleet.reports import JobReport, SpoolReport
+from rqscan.installed import versions
 
 __all__ = [
     "Clockwork",
     "Presence",
     "client_name",
     "flat",
-    "is_listening",
     "memory_bytes",
-    "refuse_living_namesake",
-    "registered",
-    "versions",
 ]
-
-
-FORGET_S = 3600
-"""A worker without a beat for so long is no longer listed."""
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Give the versions that matter between hosts."""
-    found = {name: version(name) for name in ("rq", "redis")}
-    return {"rqscan": __version__, **found, "python": platform.python_version()}
 
 
 class Presence(Struct, frozen=True, kw_only=True):
@@ -129,59 +108,6 @@ def flat(fields: dict[str, Any]) -> list[Any]:
     return [part for pair in fields.items() for part in pair]
 
 
-def registered(client: redis.Redis) -> dict[str, tuple[float, bytes]]:
-    """Give the workers of the last hour, lost ones too: age of the last beat, and the record."""
-    now, _ = client.time()
-    beats: Any = client.zrangebyscore(keys.PRESENCE, now - FORGET_S, "+inf", withscores=True)
-    names = {name.decode(errors="replace"): max(0.0, now - beat_at) for name, beat_at in beats}
-    records: Any = client.mget(map(keys.record, names)) if names else []
-    return {n: (a, raw or b"") for (n, a), raw in zip(names.items(), records, strict=True)}
-
-
-def is_listening(client: redis.Redis, queue: str) -> bool:
-    """Tell whether a worker that lives takes jobs from a queue."""
-    now, _ = client.time()
-    beats: Any = client.zrange(keys.PRESENCE, 0, -1, withscores=True)
-    for name, beat_at in beats:
-        worker = _read(client, name.decode())
-        if worker and queue in worker.queues and now - beat_at < worker.lease_s:
-            return True
-    return False
-
-
-NAMESAKE_S = 0.1
-"""How often a starting worker looks for a beat of another one of its name."""
-
-
 def client_name(boot: str) -> str:
     """Name a worker's command connection: an id alone may be another's after a restart of Redis."""
     return f"rqscan-{boot}"
-
-
-def refuse_living_namesake(client: redis.Redis, name: str) -> None:
-    """Make sure that no other worker of this name lives; one that seems to has a lease to beat.
-
-    Raises:
-        FailedError: one does; says where.
-    """
-    other = _read(client, name)
-    clients = client.client_list(client_id=[other.client_id]) if other else []
-    if not other or all(one["name"] != client_name(other.boot) for one in clients):
-        return
-    # A host that lost its power says no goodbye, so its connection proves nothing: a beat does.
-    beat_at, until = client.zscore(keys.PRESENCE, name), time.monotonic() + other.lease_s
-    while time.monotonic() < until:
-        if client.zscore(keys.PRESENCE, name) != beat_at:
-            raise FailedError(
-                f"worker name {name!r} is held by a worker that lives: pid {other.pid} on "
-                f"{other.host}; choose another --name or stop that one"
-            )
-        time.sleep(NAMESAKE_S)
-
-
-def _read(client: redis.Redis, name: str) -> Presence | None:
-    raw: Any = client.get(keys.record(name))
-    try:
-        return msgspec.json.decode(raw or b"", type=Presence)
-    except msgspec.MsgspecError:  # gone, or of another version
-        return None

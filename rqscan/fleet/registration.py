@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import redis
 
 from rqscan import clock
 from rqscan.broker import keys, scripts
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.link import LOST, Link, NoAnswer
 from rqscan.broker.payload import PROTOCOL
 from rqscan.fleet.handshake import Handshake
 from rqscan.fleet.outage import Outage
@@ -165,7 +164,7 @@ class Registration:
 
     def _on_beat(self, answer: Any) -> None:
         self._is_beating = False
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, NoAnswer):
             if answer is not LOST:  # no memory, a full disk: as good as away
                 self.outage.begin(f"it takes nothing: {answer}")
             return

@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from rqscan.broker import keys, scripts
-from rqscan.broker.link import LOST, Link
+from rqscan.broker.link import LOST, Link, NoAnswer
 from rqscan.broker.payload import chunk_of
 from rqscan.fleet.outage import Outage
 from rqscan.logs import Event, log
@@ -90,7 +88,7 @@ class Rescue:
 
     def _on_swept(self, link: Link, answer: Any) -> None:
         self._is_sweeping = False
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, NoAnswer):
             if answer is not LOST:
                 self._outage.refused("sweep", answer)
             return
@@ -114,7 +112,7 @@ class Rescue:
                 self._on_given_up(*chunk, int(attempt), self._name, error, 0.0)
 
     def _on_clients(self, suspects: dict[bytes, bytes], answer: Any) -> None:
-        if isinstance(answer, redis.RedisError):
+        if isinstance(answer, NoAnswer):
             return  # told by their lease, then
         connected = {line.split(b" ", 1)[0] for line in answer.splitlines()}
         self._gone = [

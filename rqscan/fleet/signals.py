@@ -5,7 +5,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["stop_signals"]
+__all__ = ["STOPS", "stop_signals"]
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
@@ -24,10 +26,11 @@ def stop_signals(on_signal: Callable[[str], object]) -> Iterator[socket.socket]:
         old_wakeup = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
         old = {
             number: signal.signal(number, lambda n, _: on_signal(signal.Signals(n).name))
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            for number in STOPS
             if signal.getsignal(number) is not signal.SIG_IGN
         }
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # those that came during an exec
             yield woken
         finally:
             for number, handler in old.items():

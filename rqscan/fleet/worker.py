@@ -9,11 +9,12 @@ import redis
 from rq.worker import Worker
 
 from rqscan import clock, config
+from rqscan.broker.connect import endpoint_of
 from rqscan.broker.jobs import ScanJob
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
-from rqscan.fleet import presence
-from rqscan.fleet.loop import Loop
+from rqscan.fleet.plan import Plan
+from rqscan.fleet.roster import refuse_living_namesake
 from rqscan.settings import Settings
 
 __all__ = ["ScanWorker"]
@@ -74,18 +75,27 @@ class ScanWorker(Worker):
         Raises:
             FailedError: another worker has this name.
         """
-        with suppress(redis.ConnectionError, redis.TimeoutError):  # told at the first beat, then
-            presence.refuse_living_namesake(self.connection, self.name)
-        self.birth_date = self.last_heartbeat = clock.now()
-        loop = Loop(
-            self.name, self.queue_names(), self.settings, self.connection,
-            concurrency=self.concurrency, max_jobs=max_jobs, describe=self._describe,
-            stop_timeout_s=(
-                self.settings.worker.stop_timeout_s if stop_timeout_s is None else stop_timeout_s
-            ),
-        )  # fmt: skip
-        return loop.run(burst=burst)
+        from rqscan.fleet.loop import Loop  # noqa: PLC0415 - `rqscan worker` has it loaded elsewhere
 
-    def _describe(self) -> dict[str, Any]:
+        plan = self.plan(max_jobs=max_jobs, stop_timeout_s=stop_timeout_s)
+        return Loop(plan).run(burst=burst)
+
+    def plan(self, *, max_jobs: int | None = None, stop_timeout_s: float | None = None) -> Plan:
+        """Give what `rqscan.fleet.loop` is to do, once nobody else does it under this name.
+
+        Raises:
+            FailedError: another worker has this name.
+            ConfigError: the loop cannot make connections of this client's kind.
+        """
+        with suppress(redis.ConnectionError, redis.TimeoutError):  # told at the first beat, then
+            refuse_living_namesake(self.connection, self.name)
+        self.birth_date = self.last_heartbeat = clock.now()
+        worker = self.settings.worker
         # The script writes the heartbeat, by Redis' clock.
-        return {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
+        fields = {k: v or "" for k, v in self.serialize().items() if k != "last_heartbeat"}
+        return Plan(
+            name=self.name, queues=self.queue_names(), settings=self.settings,
+            endpoint=endpoint_of(self.connection), concurrency=self.concurrency,
+            stop_timeout_s=worker.stop_timeout_s if stop_timeout_s is None else stop_timeout_s,
+            max_jobs=max_jobs, rq_fields=fields,
+        )  # fmt: skip

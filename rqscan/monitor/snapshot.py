@@ -16,7 +16,7 @@ from msgspec import structs
 from rqscan.broker import keys
 from rqscan.broker.connect import outage
 from rqscan.errors import RedisUnavailable
-from rqscan.fleet.presence import FORGET_S
+from rqscan.fleet.roster import FORGET_S
 from rqscan.fleet.schedulers import living
 from rqscan.monitor import figures
 from rqscan.monitor.asking import Answers, Asker, pairs

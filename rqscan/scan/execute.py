@@ -3,7 +3,7 @@
 from typing import Any
 
 from rqscan import config
-from rqscan.scan.plugins import plugins
+from rqscan.installed import plugins
 from rqscan.scan.runner import Attempt, Runner
 
 __all__ = ["run_chunk"]

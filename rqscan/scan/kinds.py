@@ -97,7 +97,7 @@ def kind(
 
 
 def load_kinds(jobs_path: str | None, plugins: Iterable[str] = ()) -> dict[str, Kind]:
-    """Import every module of the jobs folder, and what `rqscan.scan.plugins` has found.
+    """Import every module of the jobs folder, and what `rqscan.installed` has found.
 
     No path means the folder ``jobs`` beside the rqscan package, if there is one.
 

@@ -17,9 +17,9 @@ from msgspec import Meta, Struct, field, structs
 
 from rqscan.broker.queues import declared
 from rqscan.errors import UsageError
+from rqscan.installed import plugins
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import check_asked
-from rqscan.scan.plugins import plugins
 from rqscan.settings import Settings
 from rqscan.store.journal import KeptEntry
 

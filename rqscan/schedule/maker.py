@@ -21,11 +21,11 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.connect import connect
 from rqscan.errors import FailedError, RefusedError, RqscanError, ServiceUnavailable, UsageError
+from rqscan.installed import plugins
 from rqscan.model import RunRecord
 from rqscan.process import die_with
 from rqscan.scan.kinds import load_kinds
 from rqscan.scan.plan import make_plan
-from rqscan.scan.plugins import plugins
 from rqscan.scan.submit import submit_to
 from rqscan.schedule.calendar import run_id
 from rqscan.schedule.gates import Gates, Waits

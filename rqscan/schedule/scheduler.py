@@ -21,7 +21,8 @@ from redis.client import Pipeline
 
 from rqscan import clock, config
 from rqscan.broker import keys, scripts
-from rqscan.broker.connect import impatient, revive
+from rqscan.broker.connect import endpoint_of, impatient
+from rqscan.broker.embedded import revive_own
 from rqscan.broker.link import Link
 from rqscan.errors import RedisUnavailable, StoreUnavailable
 from rqscan.fleet.handshake import Handshake
@@ -86,7 +87,7 @@ class ScanScheduler(RqJobs):
         self._selector = selectors.DefaultSelector()
         self._making = Making(self.settings, self._selector)
         self._ears = Link(
-            self.connection, self._selector, self._on_up, lambda _: None,
+            endpoint_of(self.connection), self._selector, self._on_up, lambda _: None,
             name="rqscan", on_push=lambda _, __: self._on_change(),
         )  # fmt: skip
         self._is_leader = self._is_stopping = False
@@ -153,7 +154,7 @@ class ScanScheduler(RqJobs):
                 self._making.start(self._lease.claim)
         except (redis.RedisError, RedisUnavailable) as e:
             self._is_leader = False  # Redis may come back empty: all is written again
-            revive(self.settings)
+            revive_own(self.settings)
             self._outage.begin(str(e))
             return min(RETRY_S, 0.1 + self._outage.away_s)
         self._outage.end()

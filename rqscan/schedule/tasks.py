@@ -11,7 +11,8 @@ import msgspec
 
 from rqscan.broker.control import ask
 from rqscan.errors import FailedError
-from rqscan.fleet.presence import Presence, registered
+from rqscan.fleet.presence import Presence
+from rqscan.fleet.roster import registered
 from rqscan.schedule.entries import Entry
 from rqscan.settings import Settings
 

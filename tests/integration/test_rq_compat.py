@@ -11,6 +11,7 @@ import psutil
 import pytest
 from rq import Callback, Queue, Repeat, Retry, Worker
 from rq.command import send_stop_job_command
+from rq.defaults import CALLBACK_TIMEOUT
 from rq.group import Group
 from rq.job import Dependency
 from rq.rate_limit import RateLimit, RateLimitRegistry
@@ -21,6 +22,7 @@ from rq.webhook import Webhook
 from rqscan.broker import keys
 from rqscan.broker.payload import JsonSerializer
 from rqscan.broker.queues import ScanQueue
+from rqscan.fleet.claims import CALLBACK_TIMEOUT_S
 from tests import rq_functions
 from tests.scripted import ScriptedWorker
 from tests.servers import missing, wait_for
@@ -333,3 +335,7 @@ def test_no_clock_of_a_reader_ends_a_running_job(queue, client, rig, ahead, fake
     wait_until(job, "finished")
     assert notes(client) == ["begun a", "ended a"]
     assert client.hget(job.key, "rqscan_attempt") == b"1"
+
+
+def test_a_callback_has_as_long_as_rq_gives_it():
+    assert CALLBACK_TIMEOUT_S == CALLBACK_TIMEOUT

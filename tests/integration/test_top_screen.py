@@ -287,9 +287,7 @@ def test_no_key_and_no_size_ends_it(env, busy, seed) -> None:
             terminal.lines()
             assert terminal.process.poll() is None
         terminal.resize(80, 24)
-        terminal.type("\x1b\x1b\x1b\x0c")
-        terminal.type("q" if chance.random() < 0.5 else "\x03")
-        terminal.type("\x03")
+        terminal.type("\x03")  # of all keys this one ends it wherever it is
         assert terminal.ended() == 0
         assert terminal.is_sane()
     finally:

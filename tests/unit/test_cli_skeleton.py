@@ -67,7 +67,7 @@ def test_a_worker_has_nothing_in_memory_that_it_does_not_need():
         "rqscan.scan.runner",
         "rqscan.store",
     }
-    assert "rqscan.fleet.loop" in child.stdout.split()
+    assert "rqscan.fleet.worker" in child.stdout.split()
     assert unneeded & set(child.stdout.split()) == set()
 
 

@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from rqscan.cli import main
 from rqscan.errors import ConfigError, UsageError
+from rqscan.installed import plugins
 from rqscan.scan import kinds
 from rqscan.scan.kinds import Run, check_params, get_kind, kind, load_kinds
-from rqscan.scan.plugins import plugins
 
 MODULE = """
 from msgspec import Struct

@@ -32,7 +32,8 @@ from rqscan.fleet.preflight.facts import (
     StoreFacts,
     WorkerFacts,
 )
-from rqscan.fleet.presence import Presence, registered
+from rqscan.fleet.presence import Presence
+from rqscan.fleet.roster import registered
 from rqscan.fleet.schedulers import living
 from rqscan.settings import Settings, mask_url
 from rqscan.store.database import Database

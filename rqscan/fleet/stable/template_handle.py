@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import msgspec
 
 from rqscan.fleet.stable.handle import NEWS_S
+from rqscan.installed import plugins
 from rqscan.process import kill_group
-from rqscan.scan.plugins import plugins
 from rqscan.settings import Settings
 
 __all__ = ["STOP_S", "TemplateHandle"]
