@@ -10,7 +10,7 @@ import click
 from rqscan.cli import settings
 from rqscan.cli.group import Group, json_option
 from rqscan.cli.queue import check_queue, known_queues
-from rqscan.cli.show import defuse, print_json, print_table
+from rqscan.cli.show import defuse, encode, print_json, print_table
 from rqscan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ def show(job: str, as_json: bool) -> None:
         print_json(known)
         return
     for name, value in known.items():
-        for line in value if isinstance(value, list) else [value]:
+        for line in value if name in {"losses", "results"} else [value]:
             if name != "traceback" and line is not None:
-                click.echo(f"{name:18}{defuse(str(line))}")
+                words = line if isinstance(line, str) else encode(line)
+                click.echo(f"{name:18}{defuse(words)}")
     click.echo("\n".join(map(defuse, known["traceback"].splitlines())))
 
 

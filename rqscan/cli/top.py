@@ -148,8 +148,8 @@ def _looker(settings: "Settings", *, is_whole: bool = False) -> "Look":
 def _page(shot: "Snapshot", is_ascii: bool) -> str:
     from shutil import get_terminal_size
 
-    from rqscan.monitor.screen.fit import fit
+    from rqscan.monitor.screen.fit import ENDLESS, fit
 
     width = get_terminal_size((PLAIN_COLUMNS, 0)).columns
-    lines = fit(shot, width, 1 << 20, is_ascii=is_ascii)
+    lines = fit(shot, width, ENDLESS, is_ascii=is_ascii)
     return "\n".join(line.plain.rstrip() for line in lines)

@@ -126,7 +126,7 @@ def _job(client: Redis, subject: Subject) -> Page:
         subject,
         title,
         tuple(_cut(lines)),
-        queue=known["queue"] if known["status"] in {"failed", "stopped"} else None,
+        is_failed=known["status"] in {"failed", "stopped"},
         is_running=known["status"] == "started",
     )
 

@@ -127,7 +127,7 @@ def test_the_last_frame_stays_while_redis_is_away(terminal, busy) -> None:
     terminal.until("LIVE", "web01.100")
 
 
-def test_a_frozen_redis_holds_the_keys_for_its_timeout_only(terminal, busy) -> None:
+def test_a_frozen_redis_is_told_and_q_ends_it_all_the_same(terminal, busy) -> None:
     terminal.until("web01.100")
     os.kill(busy.pid, signal.SIGSTOP)
     try:

@@ -8,7 +8,7 @@ from rqscan.fleet.reports import JobReport, SpoolReport
 from rqscan.model import Counts
 from rqscan.monitor import trouble
 from rqscan.monitor.records import Entries, Failure, Schedule, Server, Snapshot, Task, Worker
-from rqscan.monitor.screen.fit import fit
+from rqscan.monitor.screen.fit import ENDLESS, fit
 from rqscan.monitor.screen.state import State
 from rqscan.tally import Idleness
 from tests.shots import AT, IDLE, queue
@@ -91,6 +91,9 @@ def test_each_trouble_has_a_line_while_they_take_a_quarter_of_the_screen() -> No
     assert shown([trouble.Trouble("idle wait", "web", "rows", "note")], 24) == [
         "- idle wait web: rows"
     ]
+    notes = [trouble.Trouble("idle wait", host, f"rows of {host}", "note") for host in "ab"]
+    assert shown(notes, 24) == ["- idle wait 2 a, b: rows of a"]
+    assert shown(notes, ENDLESS) == [f"- idle wait {host}: rows of {host}" for host in "ab"]
 
 
 def test_columns_are_dropped_from_the_right_but_for_the_last() -> None:

@@ -13,7 +13,7 @@ from rqscan.monitor.records import Snapshot
 from rqscan.monitor.screen.aside import Aside, Outcome
 from rqscan.monitor.screen.board import arrange
 from rqscan.monitor.screen.columns import Pane
-from rqscan.monitor.screen.fit import Watch, fit, screen
+from rqscan.monitor.screen.fit import ENDLESS, Watch, fit, screen
 from rqscan.monitor.screen.keys import press
 from rqscan.monitor.screen.paint import Painter
 from rqscan.monitor.screen.state import Here, Line, Order, Page, Question, State, Subject, Wish
@@ -221,7 +221,7 @@ class _Loop:
             return
         path = Path(f"rqscan-top-{self._shot.at:%Y%m%dT%H%M%SZ}")
         width, _ = self._terminal.size()
-        lines = fit(self._shot, max(width, 160), 1 << 20, is_ascii=self._is_ascii)
+        lines = fit(self._shot, max(width, 160), ENDLESS, is_ascii=self._is_ascii)
         try:
             text = "".join(f"{line.plain.rstrip()}\n" for line in lines)
             path.with_suffix(".txt").write_text(text, "utf-8")

@@ -7,21 +7,21 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 from rich.text import Text
 
 from rqscan.monitor.records import Snapshot, Trouble
 from rqscan.monitor.screen.board import arrange
-from rqscan.monitor.screen.columns import Pane, age
+from rqscan.monitor.screen.columns import Pane, age, shown
 from rqscan.monitor.screen.keys import PANES
 from rqscan.monitor.screen.pages import footer, overlay
 from rqscan.monitor.screen.panes import totals
 from rqscan.monitor.screen.state import State, View
-from rqscan.monitor.screen.table import BAD, HEAD, STYLES, WARN, Line, joined, share, shown, table
+from rqscan.monitor.screen.table import BAD, HEAD, STYLES, WARN, Line, joined, share, table
 
-__all__ = ["Watch", "fit", "screen"]
+__all__ = ["ENDLESS", "Watch", "fit", "screen"]
 
 CALM = State()
 ASCII = str.maketrans("█░▁▂▃▄▅▆▇…", "#-_.:-=+*~")
@@ -32,6 +32,9 @@ TOTALS = 6
 
 IMPORTANT = ("queues", "workers", "failed", "scans", "schedule", "waits")
 """Panes in the order in which they get room."""
+
+ENDLESS = 1 << 20
+"""Lines of what is no screen: nothing is left out."""
 
 NOTES = 18
 """Lines from which a screen has notes too."""
@@ -106,7 +109,7 @@ def _body(
     """Give what stands below the head; with the cursor, and the pane's keys, if it is live."""
     (width, height), view = size, state.view
     lines: list[Line] = [
-        [(joined((f"{name} {shown(cell)}" for name, cell in row.items()), width), "")]
+        [(joined((f"{name} {_total(cell)}" for name, cell in row.items()), width), "")]
         for row in totals(shot)[: max(2, (height + 1) // TOTALS)]
     ]
     lines += _troubles(shot.trouble, height)
@@ -121,6 +124,10 @@ def _body(
         number = NUMBERS[pane.name] if is_live else ""
         lines += table(pane, room, width, view if has_cursor else None, number)
     return lines
+
+
+def _total(cell: Any) -> str:
+    return "-" if cell is None else shown(cell)
 
 
 def _chosen(panes: list[Pane], view: View | None, room: int) -> list[Pane]:
@@ -162,7 +169,7 @@ def _troubles(trouble: list[Trouble], height: int) -> list[Line]:
     """Give what is wrong in a part of so many lines, with notes if it is large.
 
     Each kind has a line of its own, or the last line names the kinds that have none; each trouble
-    has one while they take no more than a quarter of the lines.
+    has one while they take no more than a quarter of the lines; a note only on an endless screen.
     """
     if height < NOTES:
         trouble = [one for one in trouble if one.level != "note"]
@@ -174,7 +181,8 @@ def _troubles(trouble: list[Trouble], height: int) -> list[Line]:
         if len(lines) == most - 1 and i < len(kinds) - 1:
             rest = ", ".join(f"{len(more)} {more[0].what}" for more in kinds[i:])
             return [*lines, [("! AND ", BAD), (rest, WARN)]]
-        if 1 < len(each) <= spare + 1 and each[0].level != "note":
+        is_told_apart = each[0].level != "note" or height > ENDLESS // 2
+        if 1 < len(each) <= spare + 1 and is_told_apart:
             spare -= len(each) - 1
             lines += [_trouble([one]) for one in each]
         else:

@@ -110,7 +110,7 @@ def footer(state: State, width: int) -> Shown:
 
 
 def _is_open(page: Page, verb: Verb) -> bool:
-    return page.is_running if verb == "stop-job" else page.queue is not None
+    return page.is_running if verb == "stop-job" else page.is_failed
 
 
 def _asked(line: Line, pane: str, width: int) -> Shown:

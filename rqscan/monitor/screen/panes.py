@@ -9,7 +9,7 @@ from rqscan.monitor.records import Failure, Queue, Schedule, Snapshot, Worker
 from rqscan.monitor.screen.columns import Column, Pane, age, ago, bar, spark, until
 from rqscan.monitor.trouble import overdue_s
 
-__all__ = ["LATE_FIRST", "panes", "rank", "totals"]
+__all__ = ["panes", "rank", "totals"]
 
 LATE_FIRST = ("lost", "mismatched", "stale", "stopping", "suspended", "starting", "busy")
 """Worker states in the order of rows; the others follow."""
@@ -24,8 +24,7 @@ FORCED = "; forced in "
 """Stands in a reason before the time after which nothing is waited for any longer; narrow screens
 would cut it off."""
 
-UUID = re.compile(r"^([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
-SHORT = r"\1…"
+UUID, SHORT = re.compile(r"^([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), r"\1…"
 """What RQ names a job by: eight of its digits tell it well enough."""
 
 Row = dict[str, Any]

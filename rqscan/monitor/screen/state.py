@@ -49,7 +49,7 @@ class Page(Struct, frozen=True):
     title: str
     lines: tuple[PageLine, ...]
     at: int = 0  # the line under the cursor
-    queue: str | None = None  # of a job that has failed: it can be requeued and deleted
+    is_failed: bool = False  # of a job: it can be requeued and deleted
     is_running: bool = False  # of a job: it can be stopped
 
 

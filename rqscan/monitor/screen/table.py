@@ -5,7 +5,6 @@ They are fitted by hand, because a `rich.Table` takes twenty times as long per f
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -122,11 +121,6 @@ def _cells(row: dict[str, str], sizes: dict[str, int], figures: set[str], style:
             (text if title == first else " " * GAP + text, style or STYLES.get(row[title], ""))
         )
     return line
-
-
-def shown(cell: Any) -> str:
-    """Write a cell of the totals."""
-    return "-" if cell is None else f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
 def joined(texts: Iterable[str], width: int) -> str:
