@@ -77,10 +77,15 @@ for i = 1, n do
     take(i, id)
   end
 end
--- Each claim hands the bell on: rung while there is work that may run, else silent.
+-- Each claim hands the bell on: rung while there is work that may run, else silent. While it lasts
+-- both are there; while it is quiet, neither.
 for i = 1, n do
-  if redis.call('EXISTS', KEYS[5 + i]) == 1 and may_run(i) then ring(KEYS[5 + n + i])
-  else redis.call('DEL', KEYS[5 + n + i]) end
+  local queue, bell = KEYS[5 + i], KEYS[5 + n + i]
+  local there = redis.call('EXISTS', queue, bell)
+  if there == 1 or (there == 2 and not may_run(i)) then
+    if redis.call('EXISTS', queue) == 1 and may_run(i) then ring(bell)
+    else redis.call('DEL', bell) end
+  end
 end
 if got > 0 and state ~= 'busy' then redis.call('HSET', KEYS[1], 'state', 'busy')
 elseif got == 0 and state == 'busy' and redis.call('SCARD', KEYS[2]) == 0 then

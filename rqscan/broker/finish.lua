@@ -71,7 +71,7 @@ elseif how == 'lost' or how == 'displaced' then
 end
 
 -- A queue that was at its limit has a place again.
-if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
+if redis.call('EXISTS', KEYS[2], KEYS[9]) == 1 then ring(KEYS[9]) end  -- one of the two is there
 local push = ARGV[15] == '1' and 'LPUSH' or 'RPUSH'
 if how == 'retry' then
   redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)
