@@ -16,7 +16,7 @@ from rqscan.store.database import Database
 
 __all__ = ["BATCH", "Chunks", "PlannedChunk", "text"]
 
-BATCH = 1_000  # rows a statement or page: memory stays flat, and the gain of more is small
+BATCH = 1_000  # of a page: memory stays flat, and the gain of more is small
 
 
 class PlannedChunk(NamedTuple):
