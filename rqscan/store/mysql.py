@@ -93,13 +93,11 @@ class _Cursor(Cursor):
         self.rowcount = count
         return count
 
-    def _statements(
-        self, head: bytes, form: str, tail: bytes, args: Iterable[Any]
-    ) -> Iterator[bytes]:
+    def _statements(self, head: bytes, tail: bytes, args: Iterable[Any]) -> Iterator[bytes]:
         literals, rows, size = _Literals(), list[bytes](), 0
         room = self.max_stmt_length - len(head) - len(tail)
         for values in args:
-            row = (form % tuple(map(literals.__getitem__, values))).encode()
+            row = f"({','.join(map(literals.__getitem__, values))})".encode()
             if rows and (len(rows) == ROWS or size + len(row) > room):
                 yield head + b",".join(rows) + tail
                 rows, size = [], 0
@@ -111,13 +109,13 @@ class _Cursor(Cursor):
 
 
 @cache
-def _parts(query: str) -> tuple[bytes, str, bytes] | None:
-    """Cut an INSERT of plain VALUES into what is before, the form of a row, and what is after."""
+def _parts(query: str) -> tuple[bytes, bytes] | None:
+    """Give what an INSERT of plain VALUES has before its row, and what after."""
     found = RE_INSERT_VALUES.match(query)
     if found is None:
         return None
-    head, form, tail = found.groups(default="")
-    return (head % ()).encode(), form.rstrip(), (tail % ()).encode()
+    head, _, tail = found.groups(default="")
+    return (head % ()).encode(), (tail % ()).encode()
 
 
 class MySql:
