@@ -81,6 +81,11 @@ class Spool:
         self.file = SpoolFile(settings.home)
         self._queries: Any = self.file.queries
 
+    def foresee(self) -> None:
+        """Make the names that each fork of this process would else make for its record."""
+        known_id(self._settings)
+        _ = self.file.bytes
+
     def append(self, record: ChunkRecord) -> None:
         """Keep a record; it is on the disk when this returns.
 
