@@ -6,9 +6,9 @@ Names are made once: a work-horse, which is forked for one record, then finds th
 import os
 from contextlib import suppress
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
+from rqscan.digest import blake2b
 from rqscan.settings import Settings
 
 __all__ = [

@@ -7,12 +7,12 @@ Whatever is written here bears being written again: rows have deterministic keys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any
 
 from msgspec import json, structs
 
+from rqscan.digest import blake2b
 from rqscan.model import COVERAGE, ChunkRecord, Observation
 from rqscan.store.chunks import text
 from rqscan.store.database import Database

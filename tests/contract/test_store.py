@@ -1,6 +1,7 @@
 """One suite for the store over SQLite and a real MariaDB."""
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -323,6 +324,17 @@ def test_any_text_comes_back_as_it_was(store, text):
     (row,) = store.rows()
     assert row.data == {"banner": text, text: [1.5, None]}
     assert row.worker == "wé"
+
+
+def test_no_text_leaves_its_quotes(store):
+    """What a host has said is written into statements."""
+    planned(store)
+    draw = random.Random(7)
+    letters = "\\'\"`%;-#/*() \0\n\r\x1a\x08aé\U0001f600"
+    texts = ["".join(draw.choices(letters, k=draw.randint(1, 30))) for _ in range(600)]
+    texts += ["\\", "\\'", "'); DROP TABLE observations; -- ", "%s", "%(host)s", "\\\\'"]
+    store.record(a_record(*(seen(port=n, state=t, data={t: t}) for n, t in enumerate(texts))))
+    assert [(row.state, row.data) for row in store.rows()] == [(t, {t: t}) for t in texts]
 
 
 def test_error_that_is_no_unicode_is_recorded(store, database):
