@@ -37,7 +37,7 @@ RATIOS = [  # ours, theirs, how many times their jobs/s the median is to be at l
         for theirs in ("Celery", "dramatiq", "huey")
         for size in (1, 4)
     ),
-    ("reused x1", "dramatiq, 8 threads x1", 1),
+    ("reused x8", "dramatiq, 8 threads x1", 1),
     *((f"{way} x{size}", f"{way} x1", None) for way in ("fresh", "reused") for size in (2, 8, 16)),
 ]
 LATENCIES = [  # contender, who enqueues

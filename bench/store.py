@@ -23,9 +23,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # for tests.servers
 
 from jobs_rig.figures import missed, percentile, spread
 from store_rig.records import SCAN, records, settings_of
-from store_rig.write import COLUMNS
 
-from rqscan.store.intake import _rows
+from rqscan.store.intake import _keyed, _rows
 from tests.servers import MariaDB
 from tests.spools import plan
 
@@ -129,8 +128,8 @@ def name_of(url: str) -> str:
 
 
 def tuples(size: int, chunks: int) -> list[list[tuple[Any, ...]]]:
-    made = (_rows(record, record.observations) for record in records(chunks, size))
-    return [[tuple(row[name] for name in COLUMNS) for row in rows] for rows in made]
+    made = records(chunks, size)
+    return [[*_rows(record, _keyed(record, record.observations))] for record in made]
 
 
 def direct(rig: Rig, number: int, asked: argparse.Namespace, found: Results) -> None:

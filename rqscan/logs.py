@@ -97,9 +97,12 @@ def log(event: Event, **fields: Any) -> None:
     """Log an event with its fields; `exc_info` takes an exception.
 
     Raises:
-        ValueError: the event is not in the list.
+        ValueError: it is to be told, and not in the list.
     """
-    level = logging.WARNING if Event(event) in _WARNINGS else logging.INFO
+    level = logging.WARNING if event in _WARNINGS else logging.INFO
+    if not _logger.isEnabledFor(level):  # told twice a job
+        return
+    Event(event)
     error = fields.pop("exc_info", None)
     _logger.log(level, str(event), exc_info=error, extra={"fields": fields})
 

@@ -4,6 +4,7 @@ append: seconds of each append. drain: seconds of all, and the most memory held,
 seconds that the outbox takes for each record, each in a process forked for it as a work-horse is.
 """
 
+import gc
 import json
 import os
 import re
@@ -38,6 +39,9 @@ def drain(settings: Settings, _chunks: int, _size: int) -> dict[str, Any]:
 def job(settings: Settings, chunks: int, size: int) -> list[float]:
     outbox = Outbox(settings)
     outbox.foresee()
+    gc.collect()  # as the template does
+    gc.freeze()
+    gc.disable()
     return [_in_child(lambda one=one: outbox.record(one)) for one in records(chunks, size)]
 
 

@@ -10,7 +10,7 @@ local epoch, state = unpack(redis.call('HMGET', KEYS[1], 'rqscan_epoch', 'state'
 if epoch ~= ARGV[2] or not is_of_fleet(KEYS[5], ARGV[5], ARGV[6]) then return {'epoch'} end
 local want, lease, n = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[7])
 local s, us = now()
-local at, f = iso(s, us), s + us / 1e6
+local at, f = iso(s, us), string.format('%d.%06d', s, us)
 local out, got = {'ok'}, 0
 
 -- All that a chunk's work-horse needs of its job's hash; any other gets the whole hash.
@@ -44,7 +44,7 @@ local function take(i, id)
   redis.call('HSET', 'rq:execution:' .. pair, 'id', token, 'job_id', id, 'created_at', f,
     'last_heartbeat', f, 'worker_name', ARGV[1])
   redis.call('ZADD', 'rq:executions:' .. id, s + lease, token)
-  redis.call('ZADD', 'rq:wip:' .. name, f + lease, pair)
+  redis.call('ZADD', 'rq:wip:' .. name, string.format('%d.%06d', s + lease, us), pair)
   redis.call('SADD', KEYS[2], pair)
   if known.rqscan_scan then
     local progress = 'rqscan:scan:' .. known.rqscan_scan
@@ -60,8 +60,9 @@ local function take(i, id)
   out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 
-local suspended = redis.call('EXISTS', KEYS[3]) == 1
-local any_paused = redis.call('EXISTS', KEYS[4]) == 1
+local is_held = redis.call('EXISTS', KEYS[3], KEYS[4]) > 0
+local suspended = is_held and redis.call('EXISTS', KEYS[3]) == 1
+local any_paused = is_held and redis.call('EXISTS', KEYS[4]) == 1
 local function may_run(i)
   local most = tonumber(ARGV[7 + i])
   return not suspended
@@ -76,10 +77,15 @@ for i = 1, n do
     take(i, id)
   end
 end
--- Each claim hands the bell on: rung while there is work that may run, else silent.
+-- Each claim hands the bell on: rung while there is work that may run, else silent. While it lasts
+-- both are there; while it is quiet, neither.
 for i = 1, n do
-  if redis.call('EXISTS', KEYS[5 + i]) == 1 and may_run(i) then ring(KEYS[5 + n + i])
-  else redis.call('DEL', KEYS[5 + n + i]) end
+  local queue, bell = KEYS[5 + i], KEYS[5 + n + i]
+  local there = redis.call('EXISTS', queue, bell)
+  if there == 1 or (there == 2 and not may_run(i)) then
+    if redis.call('EXISTS', queue) == 1 and may_run(i) then ring(bell)
+    else redis.call('DEL', bell) end
+  end
 end
 if got > 0 and state ~= 'busy' then redis.call('HSET', KEYS[1], 'state', 'busy')
 elseif got == 0 and state == 'busy' and redis.call('SCARD', KEYS[2]) == 0 then

@@ -41,7 +41,12 @@ end
 
 local function keep_result(ttl)
   if #ARGV == 17 + nfields or ttl == 0 then return end
-  redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 18 + nfields))
+  -- A new stream takes 4 kB for its first entry, whatever that holds; a copy takes what it needs.
+  redis.call('XADD', 'rqscan:result', 'MAXLEN', '1', '*', unpack(ARGV, 18 + nfields))
+  if redis.call('COPY', 'rqscan:result', KEYS[8]) == 0 then  -- of an earlier attempt
+    redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 18 + nfields))
+  end
+  redis.call('DEL', 'rqscan:result')
   if ttl > 0 then redis.call('EXPIRE', KEYS[8], ttl) else redis.call('PERSIST', KEYS[8]) end
 end
 
@@ -71,7 +76,7 @@ elseif how == 'lost' or how == 'displaced' then
 end
 
 -- A queue that was at its limit has a place again.
-if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
+if redis.call('EXISTS', KEYS[2], KEYS[9]) == 1 then ring(KEYS[9]) end  -- one of the two is there
 local push = ARGV[15] == '1' and 'LPUSH' or 'RPUSH'
 if how == 'retry' then
   redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)

@@ -79,13 +79,15 @@ class Attempts:
     @property
     def is_busy(self) -> bool:
         """Whether anything runs, or is about to."""
-        return bool(self.running or self._waiting or self._ledger.follow_ups)
+        running = self._light.running or self._full.running
+        return bool(running or self._waiting or self._ledger.follow_ups)
 
     @property
     def free(self) -> int:
         """How many jobs could start at once now."""
-        room = self._size - len(self.running) - len(self._waiting)
-        return 0 if self.is_refusing else max(0, min(self._light.free, room, self.left))
+        taken = len(self._light.running) + len(self._full.running) + len(self._waiting)
+        room = min(self._size - taken, self.left)
+        return 0 if self.is_refusing else max(0, min(self._light.free, room))
 
     @property
     def held(self) -> list[Assignment]:

@@ -2,12 +2,10 @@
 
 ``python -m rqscan.fleet.chores VERB PARENT`` takes (settings, argument) as msgpack on stdin and
 prints one JSON line; a failure is one line of text and an exit code: the chore may be done again.
+These know the store only, and so load neither redis-py nor RQ; what needs both is in
+`rqscan.fleet.compare_chore`.
 
 - store: tell the id of the store
-- compare: bring Redis in line with the plan, of all scans that have not ended; if another store is
-  the fleet's by now, that is a failure
-- look: the same, of scans that were asked for longer ago than the argument (s) and never wholly
-  enqueued, and of those that have ended in the store or in Redis only
 - prune: delete the scans that ended longer ago than the argument (s)
 - upkeep: bring up to date what the database's planner knows of the tables
 - ended: record as failed the chunks that ended without a living horse; the argument lists scan id,
@@ -24,11 +22,9 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from rqscan.broker.connect import connect
 from rqscan.errors import RqscanError
 from rqscan.model import ChunkRecord
 from rqscan.process import die_with
-from rqscan.scan import compare
 from rqscan.settings import Settings
 from rqscan.states import ChunkState
 from rqscan.store.migrate import open_current
@@ -37,17 +33,20 @@ from rqscan.store.prune import Pruner
 from rqscan.store.repository import Repository
 from rqscan.store.spool import Spool
 
-__all__ = ["main"]
+__all__ = ["Verbs", "main"]
+
+Verbs = dict[str, Callable[[Settings, Any], dict[str, Any]]]
+"""What does each chore, given the settings and the argument; it gives what is printed."""
 
 Ended = tuple[str, int, int, int, str, str, float, datetime]
 
 
-def main(verb: str, parent_pid: int) -> int:
-    """Do one chore; gives the exit code."""
+def main(verbs: Verbs, verb: str, parent_pid: int) -> int:
+    """Do one chore of those in `verbs`; gives the exit code."""
     die_with(parent_pid, signal.SIGKILL)
     settings, argument = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Any])
     try:
-        answer = VERBS[verb](settings, argument)
+        answer = verbs[verb](settings, argument)
     except RqscanError as e:
         sys.stdout.write(f"{e}\n")
         return e.exit_code
@@ -58,12 +57,6 @@ def main(verb: str, parent_pid: int) -> int:
 def _store(settings: Settings, _: Any) -> dict[str, Any]:
     with open_current(settings) as database:
         return {"store_id": Repository(database).store_id()}
-
-
-def _compare(settings: Settings, asked_s: Any = None) -> dict[str, Any]:
-    with connect(settings) as client:
-        done = compare.compare(settings, client, unenqueued_for_s=asked_s, by_force=False)
-    return {"scans": done.scans, "enqueued": done.enqueued}
 
 
 def _prune(settings: Settings, age_s: Any) -> dict[str, Any]:
@@ -93,14 +86,6 @@ def _ended(settings: Settings, argument: Any) -> dict[str, Any]:
     return {"recorded": recorded}
 
 
-VERBS: dict[str, Callable[[Settings, Any], dict[str, Any]]] = {
-    "store": _store,
-    "compare": _compare,
-    "look": _compare,
-    "ended": _ended,
-    "prune": _prune,
-    "upkeep": _upkeep,
-}
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    own: Verbs = {"store": _store, "ended": _ended, "prune": _prune, "upkeep": _upkeep}
+    sys.exit(main(own, sys.argv[1], int(sys.argv[2])))

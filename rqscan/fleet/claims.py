@@ -4,7 +4,7 @@ A worker claims only as many jobs as can start at once. While it waits, one comm
 bells of all its queues; each claim hands the bell on, so that one worker wakes for each job.
 """
 
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,7 +86,7 @@ class Claims:
             return
         if not free and not self._has_bell:
             return
-        tokens = [f"{self._boot}{secrets.token_hex(12)}" for _ in range(free)]
+        tokens = [f"{self._boot}{os.urandom(12).hex()}" for _ in range(free)]
         self.is_wanted, self._has_bell, self.is_open = not free, False, True
         link.send(
             "EVALSHA", scripts.CLAIM.sha, len(self._keys), *self._keys, self._name,

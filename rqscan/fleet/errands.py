@@ -1,6 +1,6 @@
 """Errands: what a worker has done by a child process, because its loop must not wait.
 
-Database, disk and slow Redis work (`rqscan.fleet.chores`, `drain_chore`) runs in a child started by
+Database, disk and slow Redis work (`rqscan.fleet.chores` and its like) runs in a child started by
 exec, with the settings on its stdin; the loop hears when it has ended.
 """
 
@@ -25,9 +25,12 @@ __all__ = ["Errands"]
 LIMIT_S = 600.0
 """Longest errand: a comparison of millions of chunks takes minutes."""
 
-CHORES = "rqscan.fleet.chores"
-MODULES = {"drain": "rqscan.fleet.drain_chore"}
-"""Of the verbs that come often enough to have a module that loads less."""
+MODULES = dict.fromkeys(["store", "ended", "prune", "upkeep"], "rqscan.fleet.chores") | {
+    "compare": "rqscan.fleet.compare_chore",
+    "look": "rqscan.fleet.compare_chore",
+    "drain": "rqscan.fleet.drain_chore",
+}
+"""What does each verb, loading no more than it needs."""
 
 Done = Callable[[dict[str, Any] | None], None]
 
@@ -54,7 +57,7 @@ class Errands:
             given.seek(0)
             try:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", MODULES.get(verb, CHORES), verb, str(os.getpid())],
+                    [sys.executable, "-m", MODULES[verb], verb, str(os.getpid())],
                     stdin=given,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -78,16 +78,10 @@ class Clockwork:
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque(maxlen=self.SAMPLES)
         self._sent: tuple[float, float] = (0.0, 0.0)
-
-    @property
-    def offset_s(self) -> float | None:
+        self.offset_s: float | None = None
         """The offset measured best, None before the first answer."""
-        return min(self._samples)[1] if self._samples else None
-
-    @property
-    def error_s(self) -> float | None:
+        self.error_s: float | None = None
         """Bound of the offset's error: half the shortest round trip."""
-        return min(self._samples)[0] / 2 if self._samples else None
 
     def ask(self) -> None:
         """Note the time: a command that answers with Redis' time goes out now."""
@@ -98,8 +92,8 @@ class Clockwork:
         began, host_time = self._sent
         trip = time.monotonic() - began
         self._samples.append((trip, redis_time - host_time - trip / 2))
-        offset = self.offset_s
-        assert offset is not None
+        shortest, offset = min(self._samples)
+        self.offset_s, self.error_s = offset, shortest / 2
         clock.correct(offset)
 
 

@@ -6,8 +6,9 @@ Same size and seed give the same order on every machine and version of Python.
 """
 
 from collections.abc import Iterator
-from hashlib import blake2b
 from math import isqrt
+
+from rqscan.digest import blake2b
 
 __all__ = ["Permutation"]
 

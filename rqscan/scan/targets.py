@@ -34,7 +34,7 @@ class Targets(Struct, frozen=True, dict=True):  # dict: for the cached property
     @property
     def count(self) -> int:
         """Number of targets, of any size; a name is one."""
-        return (self._ends[-1] if self._ends else 0) + len(self.names)
+        return (self._ends[-1] if self.ranges else 0) + len(self.names)
 
     def slice(self, start: int, count: int) -> list[str]:
         """Give targets start … start + count - 1 as few compact specs; names come last."""
@@ -70,6 +70,8 @@ def parse_targets(specs: Iterable[str]) -> Targets:
         UsageError: one is not understood.
     """
     parsed = [_parse(spec) for spec in specs]
+    if not parsed:  # of most chunks' exclusions
+        return Targets()
     names = sorted({one for one in parsed if isinstance(one, str)})
     return Targets(tuple(merge([r for r in parsed if not isinstance(r, str)])), tuple(names))
 

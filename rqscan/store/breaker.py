@@ -54,8 +54,6 @@ class Breaker:
 
     def away(self) -> Away | None:
         """Tell what is known of the store if it is away."""
-        if not self._path.exists():
-            return None
         with suppress(OSError), self._locked(os.O_RDWR) as fd:
             return _read(fd)
         return None
@@ -66,8 +64,6 @@ class Breaker:
         Args:
             patience_s: leave the turn to others for so long once it is due.
         """
-        if not self._path.exists():
-            return True
         with suppress(OSError), self._locked(os.O_RDWR) as fd:
             away, now = _read(fd), monotonic()
             if away and away.until + patience_s > now:

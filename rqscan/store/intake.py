@@ -4,18 +4,17 @@ Whatever is written here bears being written again: rows have deterministic keys
 (generation, attempt) decides whether it is still wanted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any
 
 from msgspec import json, structs
 
-from rqscan.batches import batches
+from rqscan.digest import blake2b
 from rqscan.model import COVERAGE, ChunkRecord, Observation
-from rqscan.store.chunks import BATCH, text
+from rqscan.store.chunks import text
 from rqscan.store.database import Database
 
 __all__ = ["NO_PORT", "Intake", "Refusal", "Taken", "host_key"]
@@ -93,7 +92,7 @@ class Intake:
 
         def look(connection: Any, some: Sequence[Observation]) -> None:
             try:
-                self._put(connection, _rows(record, some))
+                self._put(connection, record, _keyed(record, some))
             except Exception as error:
                 code = self._database.dialect.refusal(error)
                 if code is None:
@@ -116,17 +115,17 @@ class Intake:
             return int(self._queries.longest_statement(connection))
 
     def _record(self, connection: Any, record: ChunkRecord, *, was_kept: bool = False) -> Taken:
-        rows = _rows(record, record.observations)
+        keyed = _keyed(record, record.observations)
         values = structs.asdict(record) | {
             "started_at": text(record.started_at),
             "finished_at": text(record.finished_at),
-            "observations": sum(row["state"] != COVERAGE for row in rows),
+            "observations": sum(seen.state != COVERAGE for seen in keyed.values()),
             "error": record.error and record.error.encode("utf-8", "replace").decode(),
         }
         if not self._queries.record_chunk(connection, **values, was_kept=was_kept):
             return self._fenced(connection, record)
         self._queries.delete_rows(connection, scan_id=record.scan_id, chunk=record.chunk)
-        self._put(connection, rows)
+        self._put(connection, record, keyed)
         return Taken.TAKEN
 
     def _add_rows(self, connection: Any, record: ChunkRecord) -> Taken:
@@ -134,13 +133,12 @@ class Intake:
         fence = place | {"generation": record.generation, "attempt": record.attempt}
         if not self._queries.lock_chunk(connection, **fence):
             return self._fenced(connection, record)
-        self._put(connection, _rows(record, record.observations))
+        self._put(connection, record, _keyed(record, record.observations))
         self._queries.count_rows(connection, **place)
         return Taken.TAKEN
 
-    def _put(self, connection: Any, rows: Iterable[dict[str, Any]]) -> None:
-        for batch in batches(rows, BATCH):
-            self._queries.put_rows(connection, batch)
+    def _put(self, connection: Any, record: ChunkRecord, keyed: dict[bytes, Observation]) -> None:
+        self._queries.put_rows(connection, _rows(record, keyed))
 
     def _fenced(self, connection: Any, record: ChunkRecord) -> Taken:
         place = {"scan_id": record.scan_id, "chunk": record.chunk}
@@ -158,28 +156,37 @@ def host_key(host: str) -> bytes:
     return bytes([address.version]) + address.packed + host.partition("%")[2].encode()
 
 
-def _rows(record: ChunkRecord, some: Iterable[Observation]) -> list[dict[str, Any]]:
-    rows = {row["row_key"]: row for row in (_row(record, seen) for seen in some)}
-    # In the order of their keys, two chunks that share rows wait for each other in line.
-    return [rows[key] for key in sorted(rows)]
+def _keyed(record: ChunkRecord, some: Iterable[Observation]) -> dict[bytes, Observation]:
+    """Give observations by their keys: of two about the same the last.
+
+    In the order of keys, so two chunks that share rows wait for each other in line.
+    """
+    before, of_chunk = f"{record.scan_id}\0{record.kind}\0", f"\0{record.chunk}"
+    found = {}
+    for seen in some:
+        port = NO_PORT if seen.port is None else seen.port
+        about = f"{before}{host_key(seen.host).hex()}\0{port}\0{seen.proto}"
+        if seen.state == COVERAGE:
+            about += of_chunk
+        found[blake2b(about.encode(), digest_size=16).digest()] = seen
+    return {key: found[key] for key in sorted(found)}
 
 
-def _row(record: ChunkRecord, seen: Observation) -> dict[str, Any]:
-    port = NO_PORT if seen.port is None else seen.port
-    key = host_key(seen.host)
-    about = [record.scan_id, record.kind, key.hex(), str(port), seen.proto]
-    if seen.state == COVERAGE:
-        about.append(str(record.chunk))
-    return {
-        "row_key": blake2b("\0".join(about).encode(), digest_size=16).digest(),
-        "scan_id": record.scan_id,
-        "chunk": record.chunk,
-        "kind": record.kind,
-        "host": seen.host,
-        "host_key": key,
-        "port": port,
-        "proto": seen.proto,
-        "state": seen.state,
-        "data": json.encode(seen.data).decode(),
-        "observed_at": text(seen.observed_at),
-    }
+def _rows(record: ChunkRecord, keyed: dict[bytes, Observation]) -> Iterator[tuple[Any, ...]]:
+    """Make rows as `put_rows` takes them."""
+    scan_id, chunk, kind = record.scan_id, record.chunk, record.kind
+    for key, seen in keyed.items():
+        host = seen.host
+        yield (
+            key,
+            scan_id,
+            chunk,
+            kind,
+            host,
+            host_key(host),
+            NO_PORT if seen.port is None else seen.port,
+            seen.proto,
+            seen.state,
+            json.encode(seen.data).decode(),
+            text(seen.observed_at),
+        )

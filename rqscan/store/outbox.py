@@ -90,7 +90,7 @@ class Outbox:
     def foresee(self) -> None:
         """Load the spool if the next record will go there: once, for all that are forked."""
         if self._spool is None and (self._is_local or self._breaker.away()):
-            self._load_spool()
+            self._load_spool().foresee()
 
     def close(self) -> None:
         """Close the connection, if there is one."""

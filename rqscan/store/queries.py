@@ -2,15 +2,15 @@
 
 A statement begins with a line ``-- name: NAME(PARAMETERS)OP``; it runs to the next one. What it
 gives is told by OP: nothing, all rows; ``^``, one row or None; ``$``, the first value of one row or
-None; ``!``, how many rows it changed; ``*!`` runs it once for each of many rows of parameters.
+None; ``!``, how many rows it changed; ``*!`` runs it once for each of many rows, which have their
+parameters in the order of the statement.
 Every work-horse's template loads this: it takes the place of a library that weighs more than all
 else of the store together.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Queries:
             if placeholder != ":{}":
                 sql = sql.replace("%", "%%")
             if operation == "*!":  # by their places, which drivers fill in sooner
-                setattr(self, name, _Many(_PARAMETER.sub(position, sql), _PARAMETER.findall(sql)))
+                setattr(self, name, _Many(_PARAMETER.sub(position, sql)))
             else:
                 sql = _PARAMETER.sub(lambda m: placeholder.format(m[1]), sql)
                 setattr(self, name, _Query(sql, _RESULTS[operation]))
@@ -54,16 +54,13 @@ class _Query:
 
 
 class _Many:
-    def __init__(self, sql: str, names: list[str]) -> None:
+    def __init__(self, sql: str) -> None:
         self.sql = sql
-        self._values: Callable[[Any], Any] = itemgetter(*names)
-        if len(names) == 1:
-            self._values = lambda row: (row[names[0]],)
 
-    def __call__(self, connection: Any, rows: Iterable[Mapping[str, Any]], /) -> int:
+    def __call__(self, connection: Any, rows: Iterable[tuple[Any, ...]], /) -> int:
         cursor = connection.cursor()
         try:
-            cursor.executemany(self.sql, map(self._values, rows))
+            cursor.executemany(self.sql, rows)
             return int(cursor.rowcount)
         finally:
             cursor.close()

@@ -8,7 +8,6 @@ from typing import Any
 from msgspec import json
 
 from rqscan import clock
-from rqscan.batches import batches
 from rqscan.errors import UsageError
 from rqscan.model import Counts, Progress, Row, Scan
 from rqscan.store.chunks import BATCH, text
@@ -44,9 +43,8 @@ class Repository(Intake):
                 self._queries.add_scan(connection, **row, requested_at=text(scan.requested_at))
             except self._database.dialect.integrity_error:
                 return False
-            for batch in batches(chunks, BATCH):
-                rows = [{"scan_id": scan.scan_id, "chunk": n, "kind": kind} for n, kind in batch]
-                self._queries.add_chunks(connection, rows)
+            rows = ((scan.scan_id, number, kind) for number, kind in chunks)
+            self._queries.add_chunks(connection, rows)
         return True
 
     def scan(self, scan_id: str) -> Scan:

@@ -25,7 +25,7 @@ from rqscan.tally import Backlog
 __all__ = ["Quarantined", "Refused", "Spool", "Spooled", "encoded"]
 
 BATCH_RECORDS, BATCH_ROWS, BATCH_BYTES = 500, 1_000, 1_000_000
-"""Most of one batch, but for its first record: rows as many as a statement has."""
+"""Most of one batch, but for its first record."""
 
 LOGGED, OVERHEAD_BYTES = 2, 32_768
 """What comes in is in the file's log first, and then for a while in both; with pages around it."""
@@ -81,6 +81,11 @@ class Spool:
         self.file = SpoolFile(settings.home)
         self._queries: Any = self.file.queries
 
+    def foresee(self) -> None:
+        """Make the names that each fork of this process would else make for its record."""
+        known_id(self._settings)
+        _ = self.file.bytes
+
     def append(self, record: ChunkRecord) -> None:
         """Keep a record; it is on the disk when this returns.
 
@@ -135,7 +140,7 @@ class Spool:
 
     def remove(self, records: Sequence[Spooled]) -> None:
         """Forget records that the store has committed, and give their room back to the disk."""
-        ids = [{"id": one.id} for one in records]
+        ids = [(one.id,) for one in records]
         self.file.run(lambda connection: self._queries.remove(connection, ids), for_room=True)
 
     def set_aside(self, spooled: Spooled, refused: Iterable[Refused], rest: bytes | None) -> None:
@@ -153,7 +158,7 @@ class Spool:
             for one in entries:
                 self._queries.set_aside(connection, id=spooled.id, first_seen=now, **one._asdict())
             if rest is None:
-                self._queries.remove(connection, [{"id": spooled.id}])
+                self._queries.remove(connection, [(spooled.id,)])
             else:
                 self._queries.change(connection, id=spooled.id, rows=rows, record=rest)
 

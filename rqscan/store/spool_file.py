@@ -43,10 +43,9 @@ class SpoolFile:
 
     def __init__(self, home: str) -> None:
         self.home, self.path = home, spool_path(home)
-        self._lock, self._ballast = (
-            self.path.with_suffix(".lock"),
-            self.path.with_suffix(".ballast"),
-        )
+        self._lock, self._ballast = map(self.path.with_suffix, (".lock", ".ballast"))
+        # Not to be made by who opens it: another may just have moved it away.
+        self._uri = f"{self.path.as_uri()}?mode=rw"
         self.queries: Queries = read("spool")
         self._inode = 0  # of the file that was opened last
 
@@ -119,8 +118,7 @@ class SpoolFile:
             return result
 
     def _connect(self) -> sqlite3.Connection:
-        uri = f"{self.path.as_uri()}?mode=rw"  # one that was moved away meanwhile is not made here
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+        connection = sqlite3.connect(self._uri, uri=True, timeout=BUSY_S, isolation_level=None)
         try:
             self._inode = self.path.stat().st_ino
             connection.execute("PRAGMA synchronous = FULL")

@@ -149,10 +149,10 @@ class Watch:
     def watching(self, monkeypatch):
         ask = _Query.__call__
 
-        def note_and_ask(query, connection, rows=(), /, **parameters):
+        def note_and_ask(query, connection, /, **parameters):
             if not query.sql.startswith("INSERT"):
                 self.asked.append((query.sql, parameters))
-            return ask(query, connection, rows, **parameters)
+            return ask(query, connection, **parameters)
 
         with self.database.transaction() as connection:
             pass

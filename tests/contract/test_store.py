@@ -1,6 +1,7 @@
 """One suite for the store over SQLite and a real MariaDB."""
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -325,6 +326,17 @@ def test_any_text_comes_back_as_it_was(store, text):
     assert row.worker == "wé"
 
 
+def test_no_text_leaves_its_quotes(store):
+    """What a host has said is written into statements."""
+    planned(store)
+    draw = random.Random(7)
+    letters = "\\'\"`%;-#/*() \0\n\r\x1a\x08aé\U0001f600"
+    texts = ["".join(draw.choices(letters, k=draw.randint(1, 30))) for _ in range(600)]
+    texts += ["\\", "\\'", "'); DROP TABLE observations; -- ", "%s", "%(host)s", "\\\\'"]
+    store.record(a_record(*(seen(port=n, state=t, data={t: t}) for n, t in enumerate(texts))))
+    assert [(row.state, row.data) for row in store.rows()] == [(t, {t: t}) for t in texts]
+
+
 def test_error_that_is_no_unicode_is_recorded(store, database):
     planned(store)
     assert store.record(a_record(state=ChunkState.FAILED, error="no file '\udcff'"))
@@ -429,7 +441,7 @@ def test_reading_rows_sorts_nothing_and_holds_a_page(sqlite_settings):
             assert "SCAN " not in str(plan)
 
 
-def test_five_hundred_rows_are_one_statement(mysql_settings):
+def test_five_hundred_rows_are_two_statements(mysql_settings):
     def inserts(database):
         with database.transaction(read_only=True) as connection:
             cursor = connection.cursor()
@@ -439,9 +451,9 @@ def test_five_hundred_rows_are_one_statement(mysql_settings):
     with open_current(mysql_settings) as database:
         store, before = Repository(database), inserts(database)
         planned(store, chunks=500)
-        assert inserts(database) == before + 2  # the scan, its chunks
+        assert inserts(database) == before + 3  # the scan, its chunks
         store.record(a_record(*(seen(port=port) for port in range(500))))
-        assert inserts(database) == before + 3
+        assert inserts(database) == before + 5
 
 
 # Connections

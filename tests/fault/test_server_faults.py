@@ -12,7 +12,7 @@ from rqscan.home import keep_id, known_id
 from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.drain import Held, drain
-from rqscan.store.intake import Intake, _rows
+from rqscan.store.intake import Intake, _keyed
 from rqscan.store.mysql import TURNS, MySql
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
@@ -136,8 +136,8 @@ def test_a_session_that_is_killed_in_mid_transaction_keeps_nothing_of_it(
 ):
     put, kills = Intake._put, iter(range(2))
 
-    def killed(self, connection, rows):
-        put(self, connection, rows)
+    def killed(self, connection, record, keyed):
+        put(self, connection, record, keyed)
         if next(kills, None) is not None:
             root.execute(f"KILL {connection.thread_id()}")
 
@@ -243,11 +243,11 @@ def test_a_drain_that_others_hold_up_keeps_all_and_goes_on_later(settings, spool
 @pytest.mark.usefixtures("impatient")
 def test_a_large_row_that_others_hold_up_is_not_taken_for_too_large(settings, spool):
     record = a_record(0, seen(1), seen(2))
-    first, second = (row["port"] for row in _rows(record, record.observations))
+    first, second = (row.port for row in _keyed(record, record.observations).values())
     # the row that is refused comes before the one that others hold up
     spool.append(a_record(0, seen(first, state="x" * 65), seen(second, data=LARGE)))
     with Database.open(settings) as other, other.transaction() as connection:
-        Intake(other)._put(connection, _rows(a_record(5), [seen(second)]))
+        Intake(other)._put(connection, a_record(5), _keyed(record, [seen(second)]))
         with pytest.raises(StoreUnavailable, match="try again"):
             drained(settings)
         assert (spool.status().records, spool.status().quarantined) == (1, 0)
@@ -269,8 +269,8 @@ def test_two_drains_that_lock_each_other_out_both_arrive(root, settings, short_p
     drains = [threading.Thread(target=drained, args=[one]) for one in (settings, other)]
     with Database.open(settings) as blocker, blocker.transaction() as connection:
         for chunk in range(2):
-            rows = _rows(whole(chunk), whole(chunk).observations)
-            Intake(blocker)._put(connection, rows[:1])
+            keyed = _keyed(whole(chunk), whole(chunk).observations)
+            Intake(blocker)._put(connection, whole(chunk), dict([*keyed.items()][:1]))
         for one in drains:
             one.start()
         wait_for(lambda: counted(root, "Innodb_row_lock_current_waits") == 2)

@@ -119,5 +119,9 @@ def two_hosts(namespace) -> tuple[Namespace, Namespace]:
     # neighbour discovery takes its time on a fresh link
     scanner.run("ip neigh add 2001:db8::10 lladdr 02:00:00:00:00:02 dev wire")
     target.run("ip neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev wire")
-    target.set("net/ipv4/icmp_ratelimit", "0")  # each refusal is told
+    # Each refusal is told; newer kernels limit them by namespace too.
+    target.set("net/ipv4/icmp_ratelimit", "0")
+    for name in ("icmp_msgs_burst", "icmp_msgs_per_sec"):
+        path = f"/proc/sys/net/ipv4/{name}"
+        target.run("sh -c", f"[ ! -e {path} ] || echo 100000 > {path}")
     return scanner, target

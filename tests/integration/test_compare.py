@@ -14,6 +14,7 @@ from rqscan import clock
 from rqscan.broker import keys
 from rqscan.broker.payload import PROTOCOL
 from rqscan.errors import UsageError
+from rqscan.fleet.errands import MODULES
 from rqscan.model import Counts
 from rqscan.scan.cancel import cancel
 from rqscan.scan.compare import compare
@@ -366,7 +367,7 @@ def test_a_scan_that_is_unknown_is_named(settings, client):
 
 def chore(verb, settings, argument=None):
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "rqscan.fleet.chores", verb, str(os.getpid())],
+        [sys.executable, "-W", "error", "-m", MODULES[verb], verb, str(os.getpid())],
         input=msgspec.msgpack.encode((settings, argument)), capture_output=True, timeout=60,
         check=False,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,8 +35,11 @@ def settled(worker, spares):
 
     def found():
         tree = process.children(recursive=True)
-        is_settled = len(process.children()) == 1 and len(tree) == 1 + spares
-        return [process, *tree] if is_settled else None
+        with suppress(psutil.NoSuchProcess):  # the errand that ends just now
+            own = [child for child in tree if child.ppid() == process.pid]
+            if len(own) == 1 and len(tree) == 1 + spares:
+                return [process, *tree]
+        return None
 
     return wait_for(found, 30, "the template and its spares alone")
 

@@ -186,6 +186,14 @@ def test_repeat(worker, queue, client):
     assert len(later.results()) == 1
 
 
+def test_a_result_takes_no_more_memory_than_it_needs(worker, queue, client):
+    """By itself a stream takes 4 kB for its first entry, and there is one for each job."""
+    job = queue.enqueue(F + "note", "small")
+    wait_until(job, "finished")
+    assert 0 < client.memory_usage(Result.get_key(job.id)) < 2_000
+    assert client.ttl(Result.get_key(job.id)) > 0
+
+
 def test_a_rate_limit_is_kept_and_its_places_are_handed_on(worker, queue, client):
     limit = RateLimit("scarce", concurrency=1)
     jobs = [queue.enqueue(F + "hold", name, rate_limit=limit, job_id=name) for name in "abc"]

@@ -97,8 +97,8 @@ with ExitStack() as ends:
     assert drained(settings) == Moved(rows=2)
 
     put = Intake._put
-    def cut(intake, connection, rows):
-        put(intake, connection, rows)
+    def cut(intake, connection, record, keyed):
+        put(intake, connection, record, keyed)
         drop("-A", connection._sock.getsockname()[1])  # for good, as if its host were gone
     Intake._put = cut
     assert horse.record(a_record(3)) is Kept.SPOOLED

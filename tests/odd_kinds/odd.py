@@ -1,5 +1,6 @@
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import subprocess
@@ -131,6 +132,19 @@ def wrong(addresses, params, run):
 @odd()
 def modules(addresses, params, run):
     yield seen(addresses[0], pid=os.getpid(), modules=sorted(sys.modules))
+
+
+class Litter:
+    def __init__(self):
+        self.myself = self
+
+
+@odd()
+def litters(addresses, params, run):
+    """Leave 5,000 objects behind that only the collector finds, and tell how many there are."""
+    for _ in range(5_000):
+        Litter()
+    yield seen(addresses[0], left=sum(type(one) is Litter for one in gc.get_objects()))
 
 
 @odd()

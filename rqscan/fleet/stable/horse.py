@@ -5,6 +5,7 @@ the worker as the arguments of the finish script. A plain function of RQ's own A
 by the operator) goes to a horse of the full template, where `fleet.stable.horse_rq` is loaded.
 """
 
+import gc
 import os
 import resource
 import signal
@@ -59,6 +60,8 @@ def main(
     if limit := settings.worker.memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     left = settings.worker.max_jobs_per_horse or -1
+    if left != 1:  # else its end takes all away, at less cost
+        gc.enable()
     while left and (assignment := wire.receive(sock)):
         retitle(f"rqscan horse {assignment.job_id}")
         outcome = run(assignment, settings, runner, plain, sock)
