@@ -1,6 +1,6 @@
 """The digest that keys and names are made of, without the OpenSSL that `hashlib` loads with it.
 
-In a work-horse's template that would be a sixth of what each fork costs.
+A work-horse's template must not have that in memory: each fork would pay for it.
 """
 
 from _blake2 import blake2b

@@ -60,9 +60,8 @@ local function take(i, id)
   out[#out + 1] = {i, id, token, attempt, pairs_of_job}
 end
 
-local is_held = redis.call('EXISTS', KEYS[3], KEYS[4]) > 0
-local suspended = is_held and redis.call('EXISTS', KEYS[3]) == 1
-local any_paused = is_held and redis.call('EXISTS', KEYS[4]) == 1
+local suspended = redis.call('EXISTS', KEYS[3]) == 1
+local any_paused = redis.call('EXISTS', KEYS[4]) == 1
 local function may_run(i)
   local most = tonumber(ARGV[7 + i])
   return not suspended
@@ -77,15 +76,10 @@ for i = 1, n do
     take(i, id)
   end
 end
--- Each claim hands the bell on: rung while there is work that may run, else silent. While it lasts
--- both are there; while it is quiet, neither.
+-- Each claim hands the bell on: rung while there is work that may run, else silent.
 for i = 1, n do
-  local queue, bell = KEYS[5 + i], KEYS[5 + n + i]
-  local there = redis.call('EXISTS', queue, bell)
-  if there == 1 or (there == 2 and not may_run(i)) then
-    if redis.call('EXISTS', queue) == 1 and may_run(i) then ring(bell)
-    else redis.call('DEL', bell) end
-  end
+  if redis.call('EXISTS', KEYS[5 + i]) == 1 and may_run(i) then ring(KEYS[5 + n + i])
+  else redis.call('DEL', KEYS[5 + n + i]) end
 end
 if got > 0 and state ~= 'busy' then redis.call('HSET', KEYS[1], 'state', 'busy')
 elseif got == 0 and state == 'busy' and redis.call('SCARD', KEYS[2]) == 0 then

@@ -41,7 +41,8 @@ end
 
 local function keep_result(ttl)
   if #ARGV == 17 + nfields or ttl == 0 then return end
-  -- A new stream takes 4 kB for its first entry, whatever that holds; a copy takes what it needs.
+  -- A new stream takes 4 kB for its first entry, whatever that holds (Redis' t_stream.c,
+  -- STREAM_LISTPACK_MAX_PRE_ALLOCATE); a copy takes what it needs.
   redis.call('XADD', 'rqscan:result', 'MAXLEN', '1', '*', unpack(ARGV, 18 + nfields))
   if redis.call('COPY', 'rqscan:result', KEYS[8]) == 0 then  -- of an earlier attempt
     redis.call('XADD', KEYS[8], 'MAXLEN', '~', '10', '*', unpack(ARGV, 18 + nfields))
@@ -76,7 +77,7 @@ elseif how == 'lost' or how == 'displaced' then
 end
 
 -- A queue that was at its limit has a place again.
-if redis.call('EXISTS', KEYS[2], KEYS[9]) == 1 then ring(KEYS[9]) end  -- one of the two is there
+if redis.call('EXISTS', KEYS[2]) == 1 then ring(KEYS[9]) end
 local push = ARGV[15] == '1' and 'LPUSH' or 'RPUSH'
 if how == 'retry' then
   redis.call('HINCRBY', KEYS[6], 'failed_job_count', 1)

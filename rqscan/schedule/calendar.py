@@ -8,11 +8,11 @@ ever sees the clock's face, a time without a zone; it is placed in time here.
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from hashlib import blake2b
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
+from rqscan.digest import blake2b
 from rqscan.schedule.entries import NICKNAMES, Entry, to_utc
 
 __all__ = ["fire_at", "latest_due", "newest_due", "next_due", "run_id"]

@@ -6,7 +6,6 @@ Only the leader moves entries; who makes runs notes what came of them; the monit
 import math
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 
 from msgspec import Struct, json
@@ -14,6 +13,7 @@ from redis.client import Pipeline
 
 from rqscan.broker import keys, scripts
 from rqscan.clock import from_iso, iso
+from rqscan.digest import blake2b
 from rqscan.schedule.calendar import fire_at, next_due
 from rqscan.schedule.entries import Entry
 from rqscan.schedule.misfire import Run

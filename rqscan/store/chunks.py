@@ -136,6 +136,6 @@ class Chunks:
 
 def text(at: datetime) -> str:
     """Write a time as both databases keep it."""
-    written = json.encode(at.astimezone(UTC)).decode()  # in half the time that isoformat takes
+    written = json.encode(at.astimezone(UTC)).decode()  # sooner than by isoformat
     day, time = written[1:11], written[12:-2]
     return f"{day} {time}" if at.microsecond else f"{day} {time}.000000"

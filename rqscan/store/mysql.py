@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pymysql
 from pymysql.constants import CLIENT, COMMAND, FIELD_TYPE
-from pymysql.converters import conversions
+from pymysql.converters import conversions, escape_string
 from pymysql.cursors import RE_INSERT_VALUES, Cursor
 
 from rqscan.chance import chance
@@ -61,8 +61,8 @@ class _Literals(dict[Any, str]):
     """Values as a statement has them: most of a chunk's rows have those of the row before."""
 
     def __missing__(self, value: Any) -> str:
-        if isinstance(value, str):  # the driver goes letter by letter
-            text = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        if isinstance(value, str):
+            text = f"'{escape_string(value)}'"
         elif isinstance(value, bytes):
             text = f"X'{value.hex()}'"
         else:
