@@ -18,7 +18,7 @@ from rqscan.errors import HomeUnavailable
 from rqscan.home import beside, drain_lock, spool_path, spool_stamp
 from rqscan.store.queries import Queries, read
 
-__all__ = ["FORMAT", "SpoolFile", "saved"]
+__all__ = ["FORMAT", "SpoolFile", "move", "saved"]
 
 FORMAT = 1
 """Written as the file's user_version; docs/spool-format.md tells what it holds."""
@@ -91,6 +91,25 @@ class SpoolFile:
             return self._once(work, "BEGIN" if is_read else "BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Have it open meanwhile, if it is there and whole, but hold no lock that others need.
+
+        Who closes it as the last brings its log into the file, and waits for the disk twice more:
+        while another has it open no append does.
+        """
+        connection = None
+        with suppress(sqlite3.Error, HomeUnavailable), self._held(fcntl.LOCK_SH):
+            connection = self._connect() if self.exists else None
+        try:
+            yield
+        finally:
+            # Held, so that nobody sets it aside in the middle of this: SQLite looks first whether
+            # the file was moved away, and leaves the log of the new one alone then.
+            if connection:
+                with self._held(fcntl.LOCK_SH):
+                    connection.close()
 
     def broken(self) -> list[Path]:
         """Name the files that were set aside and that nothing was saved of yet."""
@@ -179,10 +198,7 @@ class SpoolFile:
                 return  # another process has done so
             names = (self.path.with_name(f"spool-broken-{n}.db") for n in count(1))
             aside = next(path for path in names if not (path.exists() or saved(path).exists()))
-            for end in ("-wal", ""):  # the log first: without its file it says nothing
-                with suppress(FileNotFoundError):
-                    beside(self.path, end).rename(beside(aside, end))
-            beside(self.path, "-shm").unlink(missing_ok=True)
+            move(self.path, aside)
             _sync_folder(self.path.parent)
 
     def _free_ballast(self) -> bool:
@@ -208,6 +224,14 @@ class SpoolFile:
             yield
         finally:
             os.close(fd)
+
+
+def move(path: Path, to: Path) -> None:
+    """Give a database another name, while others may have it open."""
+    for end in ("-wal", ""):  # the log first: without its file it says nothing
+        with suppress(FileNotFoundError):
+            beside(path, end).rename(beside(to, end))
+    beside(path, "-shm").unlink(missing_ok=True)
 
 
 def saved(broken: Path) -> Path:
