@@ -10,7 +10,6 @@ tried, it stays with the spool open: work-horses append to it faster then.
 import signal
 import sys
 import time
-from contextlib import ExitStack
 
 from msgspec import json, msgpack
 
@@ -42,11 +41,10 @@ def main(parent_pid: int) -> int:
     settings, go = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Go])
     breaker = Breaker(settings.home)
     try:
-        with ExitStack() as opened:
-            if go is Go.NOW and breaker.away():
-                opened.enter_context(Spool(settings).file.kept_open())
+        if go is Go.NOW and breaker.away():
+            with Spool(settings).file.kept_open():
                 _stay(breaker)
-            answer = _drain(settings, go, breaker)
+        answer = _drain(settings, go, breaker)
     except RqscanError as error:
         sys.stdout.write(f"{error}\n")
         return error.exit_code
