@@ -1,8 +1,8 @@
 """The spool's file: made whole, opened for one transaction at a time, set aside when it is broken.
 
-All processes of a home share it. Each holds `spool.lock` while it has the file open, so that who
-finds it broken can move it away when nobody has. A ballast file beside it keeps the room that
-removing rows takes on a full disk.
+All processes of a home share it. Each holds `spool.lock` while it does something with the file, so
+that who finds it broken can move it away when nobody does. A ballast file beside it keeps the room
+that removing rows takes on a full disk.
 """
 
 import fcntl
