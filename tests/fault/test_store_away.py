@@ -1,14 +1,16 @@
 """The database goes away under a fleet that works: what it finds arrives, whole and once."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from msgspec.structs import replace
 
 from rqscan.settings import DatabaseSettings
 from tests.fleets import ROWS, Fleet
-from tests.rig import Rig
+from tests.rig import Rig, Started
 from tests.servers import wait_for
 
 
@@ -24,12 +26,23 @@ def fleet(settings, mariadb, redis_server, tmp_path, rows):
     made.rig.close()
 
 
+def keepers(worker: Started) -> list[psutil.Process]:
+    """Give the children of a worker that keep the spool open."""
+    found = []
+    for child in psutil.Process(worker.process.pid).children():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if "spool.db-shm" in Path(f"/proc/{child.pid}/maps").read_text():
+                found.append(child)
+    return found
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_rows_of_a_store_that_goes_away_arrive_once_it_is_back(fleet, mariadb, how):
     fleet.wait_until_done(5)
     mariadb.kill() if how == "killed" else mariadb.freeze()
     lost = fleet.worker.wait_for_event("store_lost")
     assert "cannot use" in lost["reason"]
+    wait_for(lambda: keepers(fleet.worker))
     fleet.wait_until_done()
     assert fleet.progress().chunks.failed == 0
     kept = fleet.spool()
