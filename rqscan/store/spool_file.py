@@ -167,7 +167,9 @@ class SpoolFile:
             with self._held(fcntl.LOCK_EX):
                 if self.path.exists():
                     return
-                for path in (new, beside(new, "-wal"), beside(new, "-journal")):
+                # Also the log of one that was deleted: it would be taken for ours.
+                stale = [beside(at, end) for at in (new, self.path) for end in ("-wal", "-shm")]
+                for path in (new, beside(new, "-journal"), *stale):
                     path.unlink(missing_ok=True)
                 drain_lock(self.home).touch(0o600)  # while there is room for it
                 os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -285,6 +285,17 @@ def test_while_it_is_kept_open_its_log_stays(settings, spool):
     assert drained(settings) == Moved(rows=1)
 
 
+def test_a_file_that_is_deleted_while_it_is_open_leaves_nothing_to_the_new_one(settings, spool):
+    for chunk in range(3):
+        spool.append(a_record(chunk))
+    with spool.file.kept_open():
+        spool.append(a_record(0))
+        spool.file.path.unlink()
+        spool.append(a_record(1))
+        assert spool.status().records == 1
+    assert drained(settings) == Moved(rows=1)
+
+
 def test_whoever_keeps_open_what_is_set_aside_harms_nothing_of_the_new_file(settings, spool):
     spool.append(a_record(0))
     path, log = spool.file.path, beside(spool.file.path, "-wal")
