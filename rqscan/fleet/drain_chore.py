@@ -34,6 +34,10 @@ WAIT_S = 60.0
 STAY_S, LOOK_S = 5.0, 0.2
 """Longest stay while the store is away, and how often it is looked whether it is back."""
 
+LEAST_BYTES = 100_000_000
+"""Of a smaller spool its log, which an open one lets grow to some 4 MB, would be a part that tells:
+claims are held, and records refused, by the size of both."""
+
 
 def main(parent_pid: int) -> int:
     """Drain for a while; gives the exit code."""
@@ -41,7 +45,7 @@ def main(parent_pid: int) -> int:
     settings, go = msgpack.decode(sys.stdin.buffer.read(), type=tuple[Settings, Go])
     breaker = Breaker(settings.home)
     try:
-        if go is Go.NOW and breaker.away():
+        if go is Go.NOW and settings.spool.max_bytes >= LEAST_BYTES and breaker.away():
             with Spool(settings).file.kept_open():
                 _stay(breaker)
         answer = _drain(settings, go, breaker)
