@@ -525,8 +525,12 @@ def test_error_of_the_caller_rolls_back(database):
 def test_session_is_strict_and_speaks_utc(mysql_settings):
     with open_current(mysql_settings) as database, database.transaction() as connection:
         cursor = connection.cursor()
-        cursor.execute("SELECT @@time_zone, @@autocommit, @@tx_isolation, @@character_set_client")
-        assert cursor.fetchone() == ("+00:00", 0, "READ-COMMITTED", "utf8mb4")
+        cursor.execute("SELECT @@time_zone, @@autocommit, @@character_set_client")
+        assert cursor.fetchone() == ("+00:00", 0, "utf8mb4")
+        cursor.execute(
+            "SHOW VARIABLES LIKE 't%_isolation'"
+        )  # MySQL and MariaDB name it each its way
+        assert {value for _, value in cursor.fetchall()} == {"READ-COMMITTED"}
         with pytest.raises(pymysql.err.DataError):
             database.queries.add_meta(connection, name="x", value="y" * 300)
 
@@ -752,7 +756,8 @@ def test_server_that_is_away_refuses_or_lacks_the_database_is_named(mariadb, tmp
         return refused(settings_for(tmp_path, url))
 
     admin = mariadb.connect()
-    admin.cursor().execute("CREATE OR REPLACE USER alice@localhost IDENTIFIED BY 'p@ss/wörd'")
+    admin.cursor().execute("DROP USER IF EXISTS alice@localhost")
+    admin.cursor().execute("CREATE USER alice@localhost IDENTIFIED BY 'p@ss/wörd'")
     away, wrong = message(socket=tmp_path / "x"), message("alice:hunter2")
     missing, forbidden = message("root:"), message("alice:p%40ss%2Fw%C3%B6rd", "mysql")
     admin.close()

@@ -147,8 +147,10 @@ def disk_of(megabytes, folder):
     argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(argv, check=False, capture_output=True).returncode:
         missing_right("the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -159,7 +161,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def server_on_a_small_disk(short_path):
-    with disk_of(64, short_path / "server") as folder:
+    with disk_of(192, short_path / "server") as folder:
         server = MariaDB(folder).start()
         yield server
         server.close()
