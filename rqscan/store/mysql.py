@@ -27,7 +27,7 @@ TURNS, TURN_WAIT_S = 4, 5
 """So many homes drain at once, the others wait so long and come again: after an outage a fleet
 must leave room for those who wait for an answer."""
 
-TAKE_TURN = "SELECT GET_LOCK(CONCAT('rqscan drain ', %s, ' ', MD5(DATABASE())), %s)"
+TAKE_TURN = "SELECT GET_LOCK(CONCAT('rqscan drain ', %s, ' ', LEFT(SHA2(DATABASE(), 256), 32)), %s)"
 
 FRAME_BYTES = 100
 """What a packet may have beside its statement, and some more."""

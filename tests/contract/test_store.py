@@ -638,7 +638,7 @@ def test_changed_migration_is_refused(settings, database):
 
 def test_migrator_waits_for_the_lock_of_another(mariadb, mysql_settings):
     admin = mariadb.connect(database=urlsplit(mysql_settings.database.url).path[1:])
-    admin.cursor().execute("SELECT GET_LOCK(CONCAT('rqscan-', MD5(DATABASE())), 0)")
+    admin.cursor().execute("SELECT GET_LOCK(CONCAT('rqscan-', LEFT(SHA2(DATABASE(), 256), 32)), 0)")
     opened = []
     thread = threading.Thread(target=lambda: opened.append(open_current(mysql_settings)))
     thread.start()
