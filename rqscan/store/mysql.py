@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pymysql
-from pymysql.constants import CLIENT, COMMAND, FIELD_TYPE
+from pymysql.constants import CLIENT, COMMAND, CR, FIELD_TYPE
 from pymysql.converters import conversions, escape_string
 from pymysql.cursors import RE_INSERT_VALUES, Cursor
 
@@ -35,16 +35,22 @@ FRAME_BYTES = 100
 ROWS = 250
 """Of one statement: while the server is busy with them, the next ones are written."""
 
+DENIED = (1044, 1045, 1142, 1698, 1820, 1862, 3118, 4151)
+"""No right or a wrong password; an expired password, a locked account (two codes each)."""
+READ_ONLY = (1290, 1792, 1836, 3989)
+"""The server, each transaction, InnoDB, the database."""
+NO_PLUGIN = CR.CR_AUTH_PLUGIN_CANNOT_LOAD
 ADVICE = {
-    **dict.fromkeys((1044, 1045, 1142, 1698), "check user, password and grants"),
+    **dict.fromkeys(DENIED, "check user, password and grants"),
     **dict.fromkeys((1054, 1146), MIGRATE),
     **dict.fromkeys((1205, 1213), "another transaction was in its way: try again"),
-    **dict.fromkeys((1290, 1836), "make the server writable"),
+    **dict.fromkeys(READ_ONLY, "make the server writable"),
     **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
     1049: "create it with: CREATE DATABASE",
+    NO_PLUGIN: "turn on the server's TLS, install that package, or let the user log in another way",
 }
 FAULTS = {
-    **dict.fromkeys((1044, 1045, 1049, 1054, 1142, 1146, 1290, 1698, 1836), Fault.REFUSED),
+    **dict.fromkeys((*DENIED, *READ_ONLY, 1049, 1054, 1146, NO_PLUGIN), Fault.REFUSED),
     **dict.fromkeys((1205, 1213), Fault.BUSY),
     **dict.fromkeys((1021, 1114), Fault.FULL),
 }
@@ -158,7 +164,10 @@ class MySql:
         )
         path = self._server["unix_socket"]
         connection._secure = bool(path)  # noqa: SLF001 - as the driver does for its own socket
-        connection.connect(_unix_socket(path, self._limits.connect) if path else None)
+        try:
+            connection.connect(_unix_socket(path, self._limits.connect) if path else None)
+        except RuntimeError as error:  # the driver wants a package for how this account logs in
+            raise pymysql.OperationalError(NO_PLUGIN, str(error)) from error
         connection._read_timeout = self._limits.answer  # noqa: SLF001 - it has no public name
         connection.query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         _fit_statements(connection)

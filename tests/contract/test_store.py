@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -527,9 +529,7 @@ def test_session_is_strict_and_speaks_utc(mysql_settings):
         cursor = connection.cursor()
         cursor.execute("SELECT @@time_zone, @@autocommit, @@character_set_client")
         assert cursor.fetchone() == ("+00:00", 0, "utf8mb4")
-        cursor.execute(
-            "SHOW VARIABLES LIKE 't%_isolation'"
-        )  # MySQL and MariaDB name it each its way
+        cursor.execute("SHOW VARIABLES LIKE 't%_isolation'")  # each server has its own name for it
         assert {value for _, value in cursor.fetchall()} == {"READ-COMMITTED"}
         with pytest.raises(pymysql.err.DataError):
             database.queries.add_meta(connection, name="x", value="y" * 300)
@@ -760,15 +760,40 @@ def test_server_that_is_away_refuses_or_lacks_the_database_is_named(mariadb, tmp
     admin.cursor().execute("CREATE USER alice@localhost IDENTIFIED BY 'p@ss/wörd'")
     away, wrong = message(socket=tmp_path / "x"), message("alice:hunter2")
     missing, forbidden = message("root:"), message("alice:p%40ss%2Fw%C3%B6rd", "mysql")
+    admin.cursor().execute("ALTER USER alice@localhost ACCOUNT LOCK")
+    locked = message("alice:p%40ss%2Fw%C3%B6rd")
     admin.close()
     assert f"the database 'none' at {tmp_path}/x: Can't connect" in away
     assert "Access denied" in wrong
     assert "Unknown database 'none'; create it" in missing
     assert "Access denied" in forbidden
     assert "to database" in forbidden
-    for text in (away, wrong, missing, forbidden):
+    assert re.search("ccount is locked.*; check user, password and grants", locked)
+    for text in (away, wrong, missing, forbidden, locked):
         assert "hunter2" not in text
         assert "p@ss" not in text
+
+
+def test_password_that_the_driver_cannot_send_is_told(tmp_path):
+    """A MySQL without TLS wants it encrypted with a key of its own."""
+    head = b"\n9.7.4\0" + bytes(4) + b"saltsalt\0\0\x82\xff\2\0\x08\0\x15" + bytes(10)
+    says = (head + b"more of salt\0caching_sha2_password\0", b"\1\4", b"\1the key")
+
+    def serve():
+        link, _ = listener.accept()
+        with link:
+            for number, packet in zip((0, 2, 4), says, strict=True):
+                link.sendall(len(packet).to_bytes(3, "little") + bytes([number]) + packet)
+                link.recv(1_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"mysql+pymysql://u:hunter2@127.0.0.1:{listener.getsockname()[1]}/db"
+        message = refused(settings_for(tmp_path, url))
+        server.join(20)
+    assert "'cryptography' package is required" in message
+    assert "turn on the server's TLS" in message
 
 
 def test_refused_port_is_named(tmp_path):
