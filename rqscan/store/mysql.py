@@ -39,20 +39,22 @@ DENIED = (1044, 1045, 1142, 1698, 1820, 1862, 3118, 4151)
 """No right or a wrong password; an expired password, a locked account (two codes each)."""
 READ_ONLY = (1290, 1792, 1836, 3989)
 """The server, each transaction, InnoDB, the database."""
+NO_SPACE = (3, 1021, 1026, 1114, 3675)
+"""For a file, a table's rows, a table."""
 NO_PLUGIN = CR.CR_AUTH_PLUGIN_CANNOT_LOAD
 ADVICE = {
     **dict.fromkeys(DENIED, "check user, password and grants"),
     **dict.fromkeys((1054, 1146), MIGRATE),
     **dict.fromkeys((1205, 1213), "another transaction was in its way: try again"),
     **dict.fromkeys(READ_ONLY, "make the server writable"),
-    **dict.fromkeys((1021, 1114), "check the space on the server's disk"),
+    **dict.fromkeys(NO_SPACE, "check the space on the server's disk"),
     1049: "create it with: CREATE DATABASE",
     NO_PLUGIN: "turn on the server's TLS, install that package, or let the user log in another way",
 }
 FAULTS = {
     **dict.fromkeys((*DENIED, *READ_ONLY, 1049, 1054, 1146, NO_PLUGIN), Fault.REFUSED),
     **dict.fromkeys((1205, 1213), Fault.BUSY),
-    **dict.fromkeys((1021, 1114), Fault.FULL),
+    **dict.fromkeys(NO_SPACE, Fault.FULL),
 }
 HEADERS_BYTES = 66
 """Of a packet: Ethernet 14, IPv4 20, TCP 20 and its time stamps 12."""

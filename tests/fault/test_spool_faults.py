@@ -15,6 +15,7 @@ from msgspec import json, msgpack
 from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
 from rqscan.store.breaker import Breaker
 from rqscan.store.drain import drain
+from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Drainage, Go, Moved
@@ -211,6 +212,8 @@ def test_a_full_disk_of_the_server_loses_nothing(server_on_a_small_disk, home):
             kept.append(outbox.record(a_record(chunk, *rows)))
     assert set(kept) == {Kept.STORED, Kept.SPOOLED}
     assert Breaker(settings.home).away().fault is Fault.FULL
+    with pytest.raises(StoreUnavailable, match="space on the server's disk"):
+        open_current(settings_of(home, server.database_url()))
     with pytest.raises(StoreUnavailable, match="space on the server's disk"):
         drain(settings, Moved(), by_force=True)
     assert Spool(settings).status().records == kept.count(Kept.SPOOLED)
