@@ -27,7 +27,15 @@ from typing import Any, NoReturn
 import pymysql
 import redis
 
-__all__ = ["DIE_WITH_US", "MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
+__all__ = [
+    "DIE_WITH_US",
+    "MariaDB",
+    "RedisServer",
+    "faked_clock",
+    "free_port",
+    "redis_binaries",
+    "wait_for",
+]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
 INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap libfaketime"
@@ -164,7 +172,7 @@ class RedisServer(_Server):
         found = redis_binaries()
         self.binary = binary or found.get("redis") or found.get("valkey") or missing("redis-server")
         self.options = options
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self.socket = folder / "redis.sock"
         self.tls_url = ""
         self._clients: list[redis.Redis] = []
@@ -179,7 +187,7 @@ class RedisServer(_Server):
 
     def add_tls(self, key: Path, certificate: Path) -> None:
         """Have a port for TLS as well, from the next start on."""
-        port = _free_port()
+        port = free_port()
         self.tls_url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
         self.options += (
             "--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file",
@@ -216,7 +224,7 @@ class RedisServer(_Server):
         self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Find a port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -237,7 +245,7 @@ class MariaDB(_Server):
 
     def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
         super().__init__(folder)
-        self.options = options
+        self.options, self.port = options, port
         self._network = [f"--port={port}"] if port else ["--skip-networking"]
         found = os.environ.get("MYSQLD") or shutil.which("mariadbd", path=_SBIN)
         self.binary = found or missing("mariadbd")

@@ -1,6 +1,7 @@
 """MySQL and MariaDB: a server for a fleet."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -116,6 +117,18 @@ class _Cursor(Cursor):
             yield head + b",".join(rows) + tail
 
 
+class _Connection(pymysql.Connection):
+    """The driver's connection, which encrypts as its own does if the server can: with no check.
+
+    The driver would load this host's authorities for that, in 40 ms of CPU, and not ask them.
+    """
+
+    def _create_ssl_ctx(self, _: object) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
 @cache
 def _parts(query: str) -> tuple[bytes, bytes] | None:
     """Give what an INSERT of plain VALUES has before its row, and what after."""
@@ -146,7 +159,7 @@ class MySql:
 
         Gap locks, of the default isolation, would let chunks that record rows at once deadlock.
         """
-        connection: Any = pymysql.Connection(
+        connection: Any = _Connection(
             **self._server,
             charset="utf8mb4",
             client_flag=CLIENT.FOUND_ROWS,  # an UPDATE that changes nothing has found its row
@@ -254,5 +267,5 @@ def _server(url: str) -> dict[str, Any]:
         "password": unquote(parts.password or "").encode(),  # as text it would be sent as Latin-1
         "database": unquote(database),
         "unix_socket": path,
-        "ssl_disabled": path is not None,  # a TLS context costs 16 ms a connection
+        "ssl_disabled": path is not None,
     }

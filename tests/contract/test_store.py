@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import tracemalloc
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ from rqscan.store.dialects import dialect_of
 from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.repository import Repository
+from tests.servers import MariaDB, free_port
 
 T0 = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -772,6 +774,31 @@ def test_server_that_is_away_refuses_or_lacks_the_database_is_named(mariadb, tmp
     for text in (away, wrong, missing, forbidden, locked):
         assert "hunter2" not in text
         assert "p@ss" not in text
+
+
+@pytest.fixture
+def tls_database(short_path, certificate):
+    options = [
+        f"--ssl-{what}={file}" for what, file in zip(("key", "cert"), certificate, strict=True)
+    ]
+    options += ["--bind-address=127.0.0.1", f"--ssl-ca={certificate[1]}"]
+    server = MariaDB(short_path, *options, port=free_port())
+    yield server.start()
+    server.close()
+
+
+@pytest.mark.parametrize("account", ["REQUIRE SSL", ""])
+def test_server_that_can_encrypt_is_spoken_to_so(tls_database, tmp_path, account):
+    name = tls_database.database_url().split("/")[3].split("?")[0]
+    with closing(tls_database.connect()) as admin:
+        admin.cursor().execute(f"CREATE USER alice@'%' IDENTIFIED BY 'p@ss/wörd' {account}")
+        admin.cursor().execute(f"GRANT ALL ON {name}.* TO alice@'%'")
+    url = f"mysql+pymysql://alice:p%40ss%2Fw%C3%B6rd@127.0.0.1:{tls_database.port}/{name}"
+    with open_current(settings_for(tmp_path, url)) as database:
+        with database.transaction() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            assert cursor.fetchone()[1]
+        assert database.wire_bytes() > 1_000
 
 
 def test_password_that_the_driver_cannot_send_is_told(tmp_path):
