@@ -61,6 +61,8 @@ HEADERS_BYTES = 66
 """Of a packet: Ethernet 14, IPv4 20, TCP 20 and its time stamps 12."""
 TCP_INFO_BYTES = 144
 """Of the struct in <linux/tcp.h>, up to tcpi_segs_in; the counts begin at 120 (Linux 4.2)."""
+NOT_ASCII = (1267, 3854)
+"""A text was to be compared with a column that cannot have it: MariaDB's code, and MySQL's."""
 OF_ROWS = {1048, 1153, 1264, 1265, 1292, 1366, 1406, 1452, 3819, 4025}
 """No NULL, packet too large, out of range, truncated, wrong value, wrong value or encoding for a
 column, too long, foreign key, check constraint (one code each for MySQL and MariaDB)."""
@@ -82,6 +84,18 @@ class _Literals(dict[Any, str]):
 
 class _Cursor(Cursor):
     """The driver's cursor, which writes many rows while the server takes in those before."""
+
+    def execute(self, query: str, args: Any = None) -> int:
+        """Run a statement; a text that is not ASCII is like nothing in a column that is."""
+        try:
+            return super().execute(query, args)
+        except pymysql.OperationalError as error:
+            if error.args[0] not in NOT_ASCII or not isinstance(args, dict):
+                raise
+        plain = {
+            k: ascii(v) if isinstance(v, str) and not v.isascii() else v for k, v in args.items()
+        }
+        return super().execute(query, plain)
 
     def executemany(self, query: str, args: Iterable[Any]) -> int | None:
         """Run an INSERT of plain VALUES for all rows; what it answers is read a statement later."""

@@ -195,6 +195,8 @@ def test_unknown_scan_is_named_with_a_guess(store):
         store.scan("nightly-20261124T02000Z")
     with pytest.raises(UsageError, match=r"no scan 'x'; rqscan scans lists them"):
         store.scan("x")
+    with pytest.raises(UsageError, match=r"no scan 'näme'; rqscan scans lists them"):
+        store.scan("näme")
 
 
 def test_scans_come_newest_first_with_their_counts(store):
@@ -375,7 +377,8 @@ def test_rows_are_chosen_by_each_filter(store):
     everything = [("127.0.0.1", None), ("127.0.0.1", 22), ("127.0.0.1", 443), ("127.0.0.2", 80)]
     assert hosts_and_ports(store.rows()) == everything
     assert hosts_and_ports(store.rows("s2")) == [("127.0.0.1", 443)]
-    assert hosts_and_ports(store.rows("nobody")) == []
+    assert hosts_and_ports(store.rows("nobody")) == hosts_and_ports(store.rows("öffnung")) == []
+    assert hosts_and_ports(store.rows("s2", kind="öffnung")) == []
     assert hosts_and_ports(store.rows(host="127.0.0.2")) == [("127.0.0.2", 80)]
     assert hosts_and_ports(store.rows("s2", host="127.0.0.2")) == []
     assert hosts_and_ports(store.rows(port=22)) == [("127.0.0.1", 22)]
