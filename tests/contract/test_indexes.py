@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from rqscan.store.chunks import Chunks
+from rqscan.store.dialect import Limits
 from rqscan.store.migrate import open_current
 from rqscan.store.prune import Pruner
 from rqscan.store.queries import _Query
@@ -116,7 +117,8 @@ DAY = timedelta(days=1)
 def database(request, tmp_path_factory):
     is_server = request.param == "mariadb"
     url = request.getfixturevalue("mariadb").database_url() if is_server else None
-    with open_current(settings_of(tmp_path_factory.mktemp("home"), url)) as opened:
+    settings = settings_of(tmp_path_factory.mktemp("home"), url)
+    with open_current(settings, Limits(connect=10, answer=200)) as opened:  # to fill it takes long
         with opened.transaction() as connection:
             _fill(connection.cursor(), is_server=is_server)
         yield opened
