@@ -3,6 +3,7 @@
 Nothing is shared and no port is fixed, so that any number of pytest processes run side by side.
 Each server is killed by its pid at the end, and dies with the process that started it even if that
 is killed by SIGKILL. A missing binary skips the test, and fails it where the environment says CI.
+Where MYSQLD names the mysqld of a MySQL 8 or later, that runs wherever a test asks for MariaDB.
 pytest is not needed here: what is in bench/ uses these servers too.
 """
 
@@ -26,7 +27,15 @@ from typing import Any, NoReturn
 import pymysql
 import redis
 
-__all__ = ["DIE_WITH_US", "MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
+__all__ = [
+    "DIE_WITH_US",
+    "MariaDB",
+    "RedisServer",
+    "faked_clock",
+    "free_port",
+    "redis_binaries",
+    "wait_for",
+]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
 INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap libfaketime"
@@ -163,7 +172,7 @@ class RedisServer(_Server):
         found = redis_binaries()
         self.binary = binary or found.get("redis") or found.get("valkey") or missing("redis-server")
         self.options = options
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self.socket = folder / "redis.sock"
         self.tls_url = ""
         self._clients: list[redis.Redis] = []
@@ -178,7 +187,7 @@ class RedisServer(_Server):
 
     def add_tls(self, key: Path, certificate: Path) -> None:
         """Have a port for TLS as well, from the next start on."""
-        port = _free_port()
+        port = free_port()
         self.tls_url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
         self.options += (
             "--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file",
@@ -215,7 +224,7 @@ class RedisServer(_Server):
         self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Find a port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -228,7 +237,7 @@ def _free_port() -> int:
 
 
 class MariaDB(_Server):
-    """MariaDB on a unix socket; committed rows survive `kill`.
+    """MariaDB, or the MySQL of MYSQLD, on a unix socket; committed rows survive `kill`.
 
     With a `port` it listens there too, on all addresses: only for a network of one's own.
     `options` are more server arguments.
@@ -236,9 +245,10 @@ class MariaDB(_Server):
 
     def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
         super().__init__(folder)
-        self.options = options
+        self.options, self.port = options, port
         self._network = [f"--port={port}"] if port else ["--skip-networking"]
-        self.binary = shutil.which("mariadbd", path=_SBIN) or missing("mariadbd")
+        found = os.environ.get("MYSQLD") or shutil.which("mariadbd", path=_SBIN)
+        self.binary = found or missing("mariadbd")
         self.socket = folder / "mariadb.sock"
         self._names = count(1)
         shutil.copytree(_mariadb_template(self.binary), folder / "data")
@@ -254,7 +264,7 @@ class MariaDB(_Server):
         self._spawn(
             self.binary, "mariadbd", "--no-defaults", *_as_root(), f"--datadir={self.folder}/data",
             f"--socket={self.socket}", f"--pid-file={self.folder}/pid", *self._network,
-            "--innodb-log-file-size=4M", "--innodb-flush-method=nosync",
+            *_SMALL, "--innodb-flush-method=nosync",
             # 2: each commit reaches the kernel, so only a power cut loses it; no fsync to wait for
             "--innodb-flush-log-at-trx-commit=2", *self.options,
         )  # fmt: skip
@@ -282,6 +292,14 @@ class MariaDB(_Server):
 
 _SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 
+# What only one of the two knows is loose. Without the second line MySQL would keep a binary log,
+# watch itself, listen on another port and want a folder of its package.
+_SMALL = (
+    "--loose-innodb-log-file-size=4M", "--loose-innodb-redo-log-capacity=32M",
+    "--skip-log-bin", "--performance-schema=OFF", "--loose-mysqlx=OFF", "--secure-file-priv=",
+    "--max-allowed-packet=16M",
+)  # fmt: skip
+
 
 def _as_root() -> list[str]:
     return ["--user=root"] if os.getuid() == 0 else []  # mariadbd runs as root only when told so
@@ -296,13 +314,15 @@ def _mariadb_template(binary: str) -> Path:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the other pytest processes wait for the first
         if not template.exists():
-            installer = shutil.which("mariadb-install-db") or missing("mariadb-install-db")
+            make = [binary, "--no-defaults", "--initialize-insecure", *_SMALL]
+            if b"MariaDB" in version:
+                installer = shutil.which("mariadb-install-db") or missing("mariadb-install-db")
+                make = [installer, "--no-defaults", "--auth-root-authentication-method=normal",
+                        "--skip-test-db", "--innodb-log-file-size=4M"]  # fmt: skip
             unfinished = template.with_suffix(".new")
             shutil.rmtree(unfinished, ignore_errors=True)
             subprocess.run(
-                [installer, "--no-defaults", *_as_root(), f"--datadir={unfinished}",
-                 "--auth-root-authentication-method=normal", "--skip-test-db",
-                 "--innodb-log-file-size=4M"],
+                [*make, *_as_root(), f"--datadir={unfinished}"],
                 check=True, capture_output=True, timeout=60,
             )  # fmt: skip
             unfinished.rename(template)

@@ -54,9 +54,8 @@ class Store:
             cursor = connection.cursor()
             cursor.execute(f"CREATE DATABASE {ACCOUNT}")
             for place in ("localhost", "%"):
-                cursor.execute(
-                    f"GRANT ALL ON {ACCOUNT}.* TO '{ACCOUNT}'@'{place}' IDENTIFIED BY ''"
-                )
+                cursor.execute(f"CREATE USER '{ACCOUNT}'@'{place}'")
+                cursor.execute(f"GRANT ALL ON {ACCOUNT}.* TO '{ACCOUNT}'@'{place}'")
         return {"RQSCAN_DATABASE_URL": self._url("")}
 
     def admin(self, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from msgspec import json, msgpack
 from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
 from rqscan.store.breaker import Breaker
 from rqscan.store.drain import drain
+from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Drainage, Go, Moved
@@ -147,8 +148,10 @@ def disk_of(megabytes, folder):
     argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(argv, check=False, capture_output=True).returncode:
         missing_right("the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def server_on_a_small_disk(short_path):
-    with disk_of(64, short_path / "server") as folder:
+    with disk_of(192, short_path / "server") as folder:
         server = MariaDB(folder).start()
         yield server
         server.close()
@@ -209,6 +212,8 @@ def test_a_full_disk_of_the_server_loses_nothing(server_on_a_small_disk, home):
             kept.append(outbox.record(a_record(chunk, *rows)))
     assert set(kept) == {Kept.STORED, Kept.SPOOLED}
     assert Breaker(settings.home).away().fault is Fault.FULL
+    with pytest.raises(StoreUnavailable, match="space on the server's disk"):
+        open_current(settings_of(home, server.database_url()))
     with pytest.raises(StoreUnavailable, match="space on the server's disk"):
         drain(settings, Moved(), by_force=True)
     assert Spool(settings).status().records == kept.count(Kept.SPOOLED)
