@@ -30,7 +30,7 @@ from store_rig.records import SCAN, records, settings_of
 
 from rqscan.store.intake import _keyed, _rows
 from rqscan.tally import Go
-from tests.servers import MariaDB
+from tests.databases import MariaDB
 from tests.spools import plan
 
 BENCH = Path(__file__).resolve().parent

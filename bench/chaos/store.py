@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.chaos.fleet import Host
-from tests.servers import MariaDB
+from tests.databases import MariaDB
 
 __all__ = ["ACCOUNT", "Home", "Store"]
 

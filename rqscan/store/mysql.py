@@ -90,7 +90,8 @@ class _Cursor(Cursor):
         try:
             return super().execute(query, args)
         except pymysql.OperationalError as error:
-            if error.args[0] not in NOT_ASCII or not isinstance(args, dict):
+            is_asked = isinstance(args, dict) and not query.startswith("INSERT")
+            if error.args[0] not in NOT_ASCII or not is_asked:
                 raise
         plain = {
             k: ascii(v) if isinstance(v, str) and not v.isascii() else v for k, v in args.items()

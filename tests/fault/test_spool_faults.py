@@ -19,8 +19,9 @@ from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Drainage, Go, Moved
+from tests.databases import MariaDB
 from tests.proxy import CutLink
-from tests.servers import MariaDB, missing_right, wait_for
+from tests.servers import missing_right, wait_for
 from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
