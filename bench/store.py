@@ -28,6 +28,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # for tests.servers
 from jobs_rig.figures import missed, percentile, spread
 from store_rig.records import SCAN, records, settings_of
 
+from rqscan.errors import Fault
+from rqscan.fleet.drain_chore import STAY_S
+from rqscan.store.breaker import Breaker
 from rqscan.store.intake import _keyed, _rows
 from rqscan.tally import Go
 from tests.databases import MariaDB
@@ -78,7 +81,9 @@ class Rig:
 
     @contextmanager
     def drain_child(self, home: str, url: str) -> Iterator[None]:
-        """Have the child meanwhile that a worker has while the database is away."""
+        """Have the child meanwhile that a worker has once the database is away for a while."""
+        while not (away := Breaker(home).away()) or away.until < time.monotonic() + STAY_S:
+            Breaker(home).open(Fault.FULL, "it is frozen")  # the pause is drawn
         argv = [sys.executable, "-m", "rqscan.fleet.drain_chore", "drain", str(os.getpid())]
         given = msgpack.encode((settings_of(home, url), Go.NOW))
         child = subprocess.Popen(argv, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
