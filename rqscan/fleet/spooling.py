@@ -181,7 +181,6 @@ class Spooling:
         pause_s = AGAIN_S
         if last.away is not None:
             pause_s = last.again_in_s or AGAIN_S
-            self._look_at = now  # the child has stayed as long as it could
         elif self._go() is Go.WAIT:
             pause_s = self._left_s
         elif told is Go.WAIT:
