@@ -3,9 +3,9 @@
 .PHONY: help setup dev run check test test-all rq-suite bench chaos screenshot clean lock
 BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
-# one process more than there are cores, since tests wait for servers most of the time, but no more
-# servers than a small machine bears
-PYTEST := $(BIN)/pytest -n $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
+# two processes a core, since tests wait for servers most of the time, but no more servers than a
+# small machine bears; who is done takes tests over from the others, of which some have the long ones
+PYTEST := $(BIN)/pytest --dist worksteal -n $(shell n=$$(nproc); echo $$((n < 2 ? 2 : 4)))
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14

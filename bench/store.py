@@ -7,28 +7,37 @@ only ratios and CPU time mean something elsewhere.
 
 import argparse
 import json
+import os
 import pickle
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec import msgpack
+
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for tests.servers
 
 from jobs_rig.figures import missed, percentile, spread
 from store_rig.records import SCAN, records, settings_of
 
+from rqscan.errors import Fault
+from rqscan.fleet.drain_chore import STAY_S
+from rqscan.store.breaker import Breaker
 from rqscan.store.intake import _keyed, _rows
-from tests.servers import MariaDB
+from rqscan.tally import Go
+from tests.databases import MariaDB
 from tests.spools import plan
 
 BENCH = Path(__file__).resolve().parent
+ENV = {"PYTHONPATH": f"{BENCH}:{BENCH.parent}"}
 THEIRS = str(BENCH.parent / ".venv-bench/bin/python")
 WAYS = ("ours", "load_data", "load_data_ready", "executemany", "sqlalchemy_core", "single")
 SHAPES = ((1, 500), (100, 200), (1_000, 30), (10_000, 4))  # rows a chunk, chunks
@@ -36,6 +45,11 @@ TARGETS = {"load_data": 1.5, "load_data_ready": 1.5}  # our time to theirs, at m
 DRAINED, LEAST_OF_DIRECT = (100, 1_000), 0.7  # rows a record
 MOST_MS = 5  # of a job whose database is away
 FEW, MANY = 10, 1_000  # chunks of a thousand rows, for memory
+# as a server is set that is to take many rows; the loose ones are MariaDB's and MySQL's own
+SERVER = (
+    "--innodb-buffer-pool-size=1G", "--loose-innodb-log-file-size=512M",
+    "--loose-innodb-redo-log-capacity=512M", "--local-infile=1",
+)  # fmt: skip
 SECTIONS = ("direct", "spool", "away", "memory")
 
 Results = dict[str, list[Any]]
@@ -46,10 +60,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = MariaDB(folder).start()
-        with self.server.connect() as admin:  # as a server is set that is to take many rows
-            for name, size in (("buffer_pool_size", 2**30), ("log_file_size", 2**29)):
-                admin.cursor().execute(f"SET GLOBAL innodb_{name} = {size}")
+        self.server = MariaDB(folder, *SERVER).start()
         self._homes = 0
 
     @contextmanager
@@ -65,9 +76,26 @@ class Rig:
 
     def run(self, script: str, *args: object, python: str = sys.executable) -> Any:
         argv = [python, str(BENCH / "store_rig" / script), *map(str, args)]
-        path = f"{BENCH}:{BENCH.parent}"
-        done = subprocess.run(argv, env={"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(argv, env=ENV, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout)
+
+    @contextmanager
+    def drain_child(self, home: str, url: str) -> Iterator[None]:
+        """Have the child meanwhile that a worker has once the database is away for a while."""
+        while not (away := Breaker(home).away()) or away.until < time.monotonic() + STAY_S:
+            Breaker(home).open(Fault.FULL, "it is frozen")  # the pause is drawn
+        argv = [sys.executable, "-m", "rqscan.fleet.drain_chore", "drain", str(os.getpid())]
+        given = msgpack.encode((settings_of(home, url), Go.NOW))
+        child = subprocess.Popen(argv, env=ENV, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert child.stdin
+        with child.stdin:
+            child.stdin.write(given)
+        while not Path(home, "spool.db-shm").exists():
+            assert child.poll() is None
+            time.sleep(0.01)
+        yield
+        child.kill()
+        child.wait()
 
     def write(self, way: str, size: int, chunks: int) -> tuple[float, float, float]:
         """Give rows/s of one way, and CPU seconds a row: the client's and the server's."""
@@ -166,7 +194,9 @@ def away(rig: Rig, _number: int, asked: argparse.Namespace, found: Results) -> N
             try:
                 first = rig.run("keep.py", "job", home, url, 1, size)  # it opens the breaker
                 found[f"first {size}"] = first
-                found[f"away {size}"] = rig.run("keep.py", "job", home, url, few, size)
+                found[f"alone {size}"] = rig.run("keep.py", "job", home, url, few, size)
+                with rig.drain_child(home, url):
+                    found[f"away {size}"] = rig.run("keep.py", "job", home, url, few, size)
             finally:
                 rig.server.thaw()
 

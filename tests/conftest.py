@@ -12,8 +12,9 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from rqscan.settings import RedisSettings, Settings
+from tests.databases import MariaDB
 from tests.rig import Rig
-from tests.servers import MariaDB, RedisServer, missing, missing_right, wait_for
+from tests.servers import RedisServer, missing, missing_right, wait_for
 
 hypothesis_settings.register_profile("no timings", deadline=None)
 hypothesis_settings.load_profile("no timings")

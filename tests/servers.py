@@ -1,4 +1,4 @@
-"""Real servers for the tests: Redis and MariaDB on private sockets in short temporary folders.
+"""Real servers for the tests, such as Redis, on private sockets in short temporary folders.
 
 Nothing is shared and no port is fixed, so that any number of pytest processes run side by side.
 Each server is killed by its pid at the end, and dies with the process that started it even if that
@@ -6,8 +6,6 @@ is killed by SIGKILL. A missing binary skips the test, and fails it where the en
 pytest is not needed here: what is in bench/ uses these servers too.
 """
 
-import fcntl
-import hashlib
 import importlib.util
 import os
 import random
@@ -19,14 +17,22 @@ import sys
 import time
 import unittest
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pymysql
 import redis
 
-__all__ = ["DIE_WITH_US", "MariaDB", "RedisServer", "faked_clock", "redis_binaries", "wait_for"]
+__all__ = [
+    "DIE_WITH_US",
+    "RedisServer",
+    "Server",
+    "faked_clock",
+    "free_port",
+    "missing",
+    "missing_right",
+    "redis_binaries",
+    "wait_for",
+]
 
 CACHE = Path(__file__).resolve().parent.parent / ".servers"
 INSTALL = "apt-get install redis-tools mariadb-server-core mariadb-client-core nmap libfaketime"
@@ -86,7 +92,7 @@ def redis_binaries() -> dict[str, str]:
     return found
 
 
-class _Server:
+class Server:
     """One child process with its folder, log and life."""
 
     def __init__(self, folder: Path) -> None:
@@ -150,7 +156,7 @@ class _Server:
         self.process.send_signal(signal.SIGCONT)
 
 
-class RedisServer(_Server):
+class RedisServer(Server):
     """Redis or Valkey on a unix socket (and a port of 127.0.0.1 with `tcp`), AOF every second.
 
     `binary` is a value of `redis_binaries`; `options` are more server arguments.
@@ -163,7 +169,7 @@ class RedisServer(_Server):
         found = redis_binaries()
         self.binary = binary or found.get("redis") or found.get("valkey") or missing("redis-server")
         self.options = options
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self.socket = folder / "redis.sock"
         self.tls_url = ""
         self._clients: list[redis.Redis] = []
@@ -178,7 +184,7 @@ class RedisServer(_Server):
 
     def add_tls(self, key: Path, certificate: Path) -> None:
         """Have a port for TLS as well, from the next start on."""
-        port = _free_port()
+        port = free_port()
         self.tls_url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}"
         self.options += (
             "--tls-port", str(port), "--tls-auth-clients", "no", "--tls-cert-file",
@@ -215,7 +221,7 @@ class RedisServer(_Server):
         self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Find a port below the ephemeral range, so that no outgoing connection takes it meanwhile."""
     while True:
         port = random.randrange(20_000, 32_000)
@@ -225,85 +231,3 @@ def _free_port() -> int:
             except OSError:
                 continue
             return port
-
-
-class MariaDB(_Server):
-    """MariaDB on a unix socket; committed rows survive `kill`.
-
-    With a `port` it listens there too, on all addresses: only for a network of one's own.
-    `options` are more server arguments.
-    """
-
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        super().__init__(folder)
-        self.options = options
-        self._network = [f"--port={port}"] if port else ["--skip-networking"]
-        self.binary = shutil.which("mariadbd", path=_SBIN) or missing("mariadbd")
-        self.socket = folder / "mariadb.sock"
-        self._names = count(1)
-        shutil.copytree(_mariadb_template(self.binary), folder / "data")
-
-    def start(self) -> "MariaDB":
-        self.launch()
-        self._wait_until(self._answers)
-        return self
-
-    def launch(self) -> None:
-        """Start it, and do not wait until it answers."""
-        self.socket.unlink(missing_ok=True)
-        self._spawn(
-            self.binary, "mariadbd", "--no-defaults", *_as_root(), f"--datadir={self.folder}/data",
-            f"--socket={self.socket}", f"--pid-file={self.folder}/pid", *self._network,
-            "--innodb-log-file-size=4M", "--innodb-flush-method=nosync",
-            # 2: each commit reaches the kernel, so only a power cut loses it; no fsync to wait for
-            "--innodb-flush-log-at-trx-commit=2", *self.options,
-        )  # fmt: skip
-
-    def connect(self, **options: Any) -> "pymysql.Connection[Any]":
-        """Connect as root."""
-        unix = str(self.socket)
-        return pymysql.connect(unix_socket=unix, user="root", ssl_disabled=True, **options)
-
-    def _answers(self) -> bool:
-        # not by PyMySQL, which leaves an unclosed socket behind when it is refused
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
-
-    def database_url(self) -> str:
-        """Make a fresh, empty database and give its URL."""
-        name = f"rqscan_{next(self._names)}"
-        connection = self.connect()
-        connection.cursor().execute(f"CREATE DATABASE {name}")
-        connection.close()
-        return f"mysql+pymysql://root@localhost/{name}?unix_socket={self.socket}"
-
-    close = _Server.kill
-
-
-_SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
-
-
-def _as_root() -> list[str]:
-    return ["--user=root"] if os.getuid() == 0 else []  # mariadbd runs as root only when told so
-
-
-def _mariadb_template(binary: str) -> Path:
-    """Give a data folder to copy, made once for this server version and user."""
-    version = subprocess.check_output([binary, "--version"])
-    key = hashlib.sha256(version + str(os.getuid()).encode()).hexdigest()[:12]
-    template = CACHE / f"mariadb-{key}"
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other pytest processes wait for the first
-        if not template.exists():
-            installer = shutil.which("mariadb-install-db") or missing("mariadb-install-db")
-            unfinished = template.with_suffix(".new")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            subprocess.run(
-                [installer, "--no-defaults", *_as_root(), f"--datadir={unfinished}",
-                 "--auth-root-authentication-method=normal", "--skip-test-db",
-                 "--innodb-log-file-size=4M"],
-                check=True, capture_output=True, timeout=60,
-            )  # fmt: skip
-            unfinished.rename(template)
-    return template

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.chaos.fleet import Host
-from tests.servers import MariaDB
+from tests.databases import MariaDB
 
 __all__ = ["ACCOUNT", "Home", "Store"]
 
@@ -54,9 +54,8 @@ class Store:
             cursor = connection.cursor()
             cursor.execute(f"CREATE DATABASE {ACCOUNT}")
             for place in ("localhost", "%"):
-                cursor.execute(
-                    f"GRANT ALL ON {ACCOUNT}.* TO '{ACCOUNT}'@'{place}' IDENTIFIED BY ''"
-                )
+                cursor.execute(f"CREATE USER '{ACCOUNT}'@'{place}'")
+                cursor.execute(f"GRANT ALL ON {ACCOUNT}.* TO '{ACCOUNT}'@'{place}'")
         return {"RQSCAN_DATABASE_URL": self._url("")}
 
     def admin(self, **options: Any) -> Any:

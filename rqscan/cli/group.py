@@ -53,6 +53,7 @@ COMMANDS = {  # name, of the module and of the function in it: (panel, help)
     "kinds": ("Set-up", "List the scan kinds with their parameters."),
     "db": ("Set-up", "Make and check the database's tables, delete old scans."),
 }
+NEAR = 40  # characters before and after one that cannot be written
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
@@ -191,6 +192,9 @@ def run(argv: list[str] | None) -> int:
     except BrokenPipeError:  # the reader has seen enough, and Python must not flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except UnicodeEncodeError as e:  # an argument with other bytes, as a name of something
+        text = e.object[max(0, e.start - NEAR) : e.end + NEAR]
+        code = _fail(f"{text!r} is no {e.encoding.upper()} text; check the arguments", 2)
     except OSError as e:  # a file that the user named, or a full disk under stdout
         if e.filename is None and e.errno != errno.ENOSPC:
             raise

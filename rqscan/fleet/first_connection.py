@@ -27,8 +27,9 @@ def wait_for_redis(settings: Settings, **who: str) -> redis.Redis | None:
     brief = replace(settings, redis=replace(settings.redis, connect_timeout_s=1))
     outage = Outage(**who)
     told: list[str] = []
+    client = None
     with stop_signals(told.append) as woken:
-        while not told:
+        while not (client or told):
             try:
                 client = connect(brief)
             except RedisUnavailable as e:
@@ -36,12 +37,15 @@ def wait_for_redis(settings: Settings, **who: str) -> redis.Redis | None:
                     raise
                 outage.begin(str(e))
                 select.select([woken], [], [], TRY_S)
-            else:
-                outage.end()
-                options = client.connection_pool.connection_kwargs
-                options["socket_connect_timeout"] = settings.redis.connect_timeout_s
-                return client
-    return None
+    if client is None:
+        return None
+    if told:  # while it connected
+        client.close()
+        return None
+    outage.end()
+    options = client.connection_pool.connection_kwargs
+    options["socket_connect_timeout"] = settings.redis.connect_timeout_s
+    return client
 
 
 def _may_pass(error: BaseException | None) -> bool:

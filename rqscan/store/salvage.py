@@ -7,7 +7,7 @@ from typing import Any
 
 from rqscan.batches import batches
 from rqscan.store.spool import Spool
-from rqscan.store.spool_file import saved
+from rqscan.store.spool_file import move, saved
 
 __all__ = ["salvage"]
 
@@ -31,7 +31,7 @@ def salvage(spool: Spool) -> list[tuple[str, int]]:
             for some in batches(_records(connection), BATCH):
                 spool.put(some)
                 count += len(some)
-        path.rename(saved(path))
+        move(path, saved(path))
         done.append((str(saved(path)), count))
     return done
 

@@ -1,8 +1,8 @@
 """The spool's file: made whole, opened for one transaction at a time, set aside when it is broken.
 
-All processes of a home share it. Each holds `spool.lock` while it has the file open, so that who
-finds it broken can move it away when nobody has. A ballast file beside it keeps the room that
-removing rows takes on a full disk.
+All processes of a home share it. Each holds `spool.lock` while it does something with the file, so
+that who finds it broken can move it away when nobody does. A ballast file beside it keeps the room
+that removing rows takes on a full disk.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from rqscan.errors import HomeUnavailable
 from rqscan.home import beside, drain_lock, spool_path, spool_stamp
 from rqscan.store.queries import Queries, read
 
-__all__ = ["FORMAT", "SpoolFile", "saved"]
+__all__ = ["FORMAT", "SpoolFile", "move", "saved"]
 
 FORMAT = 1
 """Written as the file's user_version; docs/spool-format.md tells what it holds."""
@@ -92,6 +92,25 @@ class SpoolFile:
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Have it open meanwhile, if it is there and whole, but hold no lock that others need.
+
+        Who closes it as the last brings its log into the file, and waits for the disk twice more:
+        while another has it open no append does.
+        """
+        connection = None
+        with suppress(sqlite3.Error, HomeUnavailable), self._held(fcntl.LOCK_SH):
+            connection = self._connect() if self.exists else None
+        try:
+            yield
+        finally:
+            # Held, so that nobody sets it aside in the middle of this: SQLite looks first whether
+            # the file was moved away, and leaves the log of the new one alone then.
+            if connection:
+                with self._held(fcntl.LOCK_SH):
+                    connection.close()
+
     def broken(self) -> list[Path]:
         """Name the files that were set aside and that nothing was saved of yet."""
         return sorted(self.path.parent.glob("spool-broken-*.db"))
@@ -148,7 +167,9 @@ class SpoolFile:
             with self._held(fcntl.LOCK_EX):
                 if self.path.exists():
                     return
-                for path in (new, beside(new, "-wal"), beside(new, "-journal")):
+                # Also the log of one that was deleted: it would be taken for ours.
+                stale = [beside(at, end) for at in (new, self.path) for end in ("-wal", "-shm")]
+                for path in (new, beside(new, "-journal"), *stale):
                     path.unlink(missing_ok=True)
                 drain_lock(self.home).touch(0o600)  # while there is room for it
                 os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -179,10 +200,7 @@ class SpoolFile:
                 return  # another process has done so
             names = (self.path.with_name(f"spool-broken-{n}.db") for n in count(1))
             aside = next(path for path in names if not (path.exists() or saved(path).exists()))
-            for end in ("-wal", ""):  # the log first: without its file it says nothing
-                with suppress(FileNotFoundError):
-                    beside(self.path, end).rename(beside(aside, end))
-            beside(self.path, "-shm").unlink(missing_ok=True)
+            move(self.path, aside)
             _sync_folder(self.path.parent)
 
     def _free_ballast(self) -> bool:
@@ -208,6 +226,14 @@ class SpoolFile:
             yield
         finally:
             os.close(fd)
+
+
+def move(path: Path, to: Path) -> None:
+    """Give a database another name, while others may have it open."""
+    for end in ("-wal", ""):  # the log first: without its file it says nothing
+        with suppress(FileNotFoundError):
+            beside(path, end).rename(beside(to, end))
+    beside(path, "-shm").unlink(missing_ok=True)
 
 
 def saved(broken: Path) -> Path:

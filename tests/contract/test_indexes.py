@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from rqscan.store.chunks import Chunks
+from rqscan.store.dialect import Limits
 from rqscan.store.migrate import open_current
 from rqscan.store.prune import Pruner
 from rqscan.store.queries import _Query
@@ -116,7 +117,8 @@ DAY = timedelta(days=1)
 def database(request, tmp_path_factory):
     is_server = request.param == "mariadb"
     url = request.getfixturevalue("mariadb").database_url() if is_server else None
-    with open_current(settings_of(tmp_path_factory.mktemp("home"), url)) as opened:
+    settings = settings_of(tmp_path_factory.mktemp("home"), url)
+    with open_current(settings, Limits(connect=10, answer=200)) as opened:  # to fill it takes long
         with opened.transaction() as connection:
             _fill(connection.cursor(), is_server=is_server)
         yield opened
@@ -125,11 +127,10 @@ def database(request, tmp_path_factory):
 def _fill(cursor, *, is_server):
     if is_server:
         cursor.execute("SET sql_mode = CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')")
-    else:  # what MariaDB has by itself
-        for most in (999, 49, 19):
-            cursor.execute(f"CREATE TEMP TABLE seq_0_to_{most} (seq INTEGER PRIMARY KEY)")
-            numbers = ((n,) for n in range(most + 1))
-            cursor.executemany(f"INSERT INTO seq_0_to_{most} VALUES (?)", numbers)
+    for most in (999, 49, 19):
+        cursor.execute(f"CREATE TEMPORARY TABLE seq_0_to_{most} (seq INTEGER PRIMARY KEY)")
+        numbers = ",".join(f"({n})" for n in range(most + 1))
+        cursor.execute(f"INSERT INTO seq_0_to_{most} VALUES {numbers}")
     name = "\x7f"  # as host_key has names
     text = FILL.format(bytes="BINARY" if is_server else "BLOB", name=name, spec=SPEC)
     for statement in text.split(";\n"):
@@ -177,7 +178,7 @@ class Watch:
         """Give what the database says of each statement, line by line."""
         with self.database.transaction() as connection:
             is_file = isinstance(connection, sqlite3.Connection)
-            explain = "EXPLAIN QUERY PLAN " if is_file else "EXPLAIN "
+            explain = "EXPLAIN QUERY PLAN " if is_file else "EXPLAIN FORMAT=TRADITIONAL "
             for sql, parameters in self.asked:
                 cursor = connection.cursor()
                 cursor.execute(explain + sql, parameters)

@@ -61,6 +61,8 @@ def test_a_new_journal_knows_nothing(journal):
     assert journal.entries() == journal.last_due() == {}
     assert journal.runs(None, 10) == journal.runs("a", 10) == []
     assert journal.last_scan("a") is None
+    assert journal.runs("ä", 10) == []
+    assert not journal.remove_entry("ä")
 
 
 def test_an_entry_is_kept_as_it_was_given_until_it_is_removed(journal):

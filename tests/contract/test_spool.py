@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
-from rqscan.home import keep_id, known_id
+from rqscan.home import beside, keep_id, known_id
 from rqscan.settings import SpoolSettings
 from rqscan.states import ChunkState
 from rqscan.store.breaker import Breaker
@@ -268,6 +269,54 @@ def test_file_that_is_no_spool_is_set_aside(settings, spool, damage):
     assert in_store(settings)[0] == [(1, 1001)]
     assert [p.name for p in spool.file.path.parent.glob("spool-broken*")] == [
         "spool-broken-1.saved"
+    ]
+
+
+def test_while_it_is_kept_open_its_log_stays(settings, spool):
+    spool.append(a_record(0))
+    log = beside(spool.file.path, "-wal")
+    with spool.file.kept_open():
+        spool.append(a_record(1))
+        assert log.stat().st_size
+        assert drained(settings) == Moved(rows=2)
+    assert not log.exists()
+    with spool.file.kept_open():
+        spool.append(a_record(2))
+    assert drained(settings) == Moved(rows=1)
+
+
+def test_a_file_that_is_deleted_while_it_is_open_leaves_nothing_to_the_new_one(settings, spool):
+    for chunk in range(3):
+        spool.append(a_record(chunk))
+    with spool.file.kept_open():
+        spool.append(a_record(0))
+        spool.file.path.unlink()
+        spool.append(a_record(1))
+        assert spool.status().records == 1
+    assert drained(settings) == Moved(rows=1)
+
+
+def test_whoever_keeps_open_what_is_set_aside_harms_nothing_of_the_new_file(settings, spool):
+    spool.append(a_record(0))
+    path, log = spool.file.path, beside(spool.file.path, "-wal")
+    with ExitStack() as of_the_new:
+        with spool.file.kept_open():
+            spool.append(a_record(1))
+            path.write_bytes(b"no database at all" * 500)
+            beside(path, "-shm").unlink()  # else the log would stand in for the file
+            spool.append(a_record(2))
+            assert len([*path.parent.glob("spool-broken-1.db")]) == 1
+            of_the_new.enter_context(Spool(settings).file.kept_open())
+            spool.append(a_record(0))
+            before = log.read_bytes()
+            assert before
+        assert log.read_bytes() == before
+        assert spool.status().records == 2
+        assert drained(settings).salvaged
+    assert sorted(p.name for p in path.parent.glob("spool*") if p.suffix != ".ballast") == [
+        "spool-broken-1.saved",
+        "spool.db",
+        "spool.lock",
     ]
 
 

@@ -2,12 +2,14 @@
 
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import tracemalloc
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +29,8 @@ from rqscan.store.dialects import dialect_of
 from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.repository import Repository
+from tests.databases import MariaDB
+from tests.servers import free_port
 
 T0 = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -191,6 +195,8 @@ def test_unknown_scan_is_named_with_a_guess(store):
         store.scan("nightly-20261124T02000Z")
     with pytest.raises(UsageError, match=r"no scan 'x'; rqscan scans lists them"):
         store.scan("x")
+    with pytest.raises(UsageError, match=r"no scan 'näme'; rqscan scans lists them"):
+        store.scan("näme")
 
 
 def test_scans_come_newest_first_with_their_counts(store):
@@ -371,7 +377,8 @@ def test_rows_are_chosen_by_each_filter(store):
     everything = [("127.0.0.1", None), ("127.0.0.1", 22), ("127.0.0.1", 443), ("127.0.0.2", 80)]
     assert hosts_and_ports(store.rows()) == everything
     assert hosts_and_ports(store.rows("s2")) == [("127.0.0.1", 443)]
-    assert hosts_and_ports(store.rows("nobody")) == []
+    assert hosts_and_ports(store.rows("nobody")) == hosts_and_ports(store.rows("öffnung")) == []
+    assert hosts_and_ports(store.rows("s2", kind="öffnung")) == []
     assert hosts_and_ports(store.rows(host="127.0.0.2")) == [("127.0.0.2", 80)]
     assert hosts_and_ports(store.rows("s2", host="127.0.0.2")) == []
     assert hosts_and_ports(store.rows(port=22)) == [("127.0.0.1", 22)]
@@ -525,8 +532,10 @@ def test_error_of_the_caller_rolls_back(database):
 def test_session_is_strict_and_speaks_utc(mysql_settings):
     with open_current(mysql_settings) as database, database.transaction() as connection:
         cursor = connection.cursor()
-        cursor.execute("SELECT @@time_zone, @@autocommit, @@tx_isolation, @@character_set_client")
-        assert cursor.fetchone() == ("+00:00", 0, "READ-COMMITTED", "utf8mb4")
+        cursor.execute("SELECT @@time_zone, @@autocommit, @@character_set_client")
+        assert cursor.fetchone() == ("+00:00", 0, "utf8mb4")
+        cursor.execute("SHOW VARIABLES LIKE 't%_isolation'")  # each server has its own name for it
+        assert {value for _, value in cursor.fetchall()} == {"READ-COMMITTED"}
         with pytest.raises(pymysql.err.DataError):
             database.queries.add_meta(connection, name="x", value="y" * 300)
 
@@ -634,7 +643,7 @@ def test_changed_migration_is_refused(settings, database):
 
 def test_migrator_waits_for_the_lock_of_another(mariadb, mysql_settings):
     admin = mariadb.connect(database=urlsplit(mysql_settings.database.url).path[1:])
-    admin.cursor().execute("SELECT GET_LOCK(CONCAT('rqscan-', MD5(DATABASE())), 0)")
+    admin.cursor().execute("SELECT GET_LOCK(CONCAT('rqscan-', LEFT(SHA2(DATABASE(), 256), 32)), 0)")
     opened = []
     thread = threading.Thread(target=lambda: opened.append(open_current(mysql_settings)))
     thread.start()
@@ -752,18 +761,68 @@ def test_server_that_is_away_refuses_or_lacks_the_database_is_named(mariadb, tmp
         return refused(settings_for(tmp_path, url))
 
     admin = mariadb.connect()
-    admin.cursor().execute("CREATE OR REPLACE USER alice@localhost IDENTIFIED BY 'p@ss/wörd'")
+    admin.cursor().execute("DROP USER IF EXISTS alice@localhost")
+    admin.cursor().execute("CREATE USER alice@localhost IDENTIFIED BY 'p@ss/wörd'")
     away, wrong = message(socket=tmp_path / "x"), message("alice:hunter2")
     missing, forbidden = message("root:"), message("alice:p%40ss%2Fw%C3%B6rd", "mysql")
+    admin.cursor().execute("ALTER USER alice@localhost ACCOUNT LOCK")
+    locked = message("alice:p%40ss%2Fw%C3%B6rd")
     admin.close()
     assert f"the database 'none' at {tmp_path}/x: Can't connect" in away
     assert "Access denied" in wrong
     assert "Unknown database 'none'; create it" in missing
     assert "Access denied" in forbidden
     assert "to database" in forbidden
-    for text in (away, wrong, missing, forbidden):
+    assert re.search("ccount is locked.*; check user, password and grants", locked)
+    for text in (away, wrong, missing, forbidden, locked):
         assert "hunter2" not in text
         assert "p@ss" not in text
+
+
+@pytest.fixture
+def tls_database(short_path, certificate):
+    options = [
+        f"--ssl-{what}={file}" for what, file in zip(("key", "cert"), certificate, strict=True)
+    ]
+    options += ["--bind-address=127.0.0.1", f"--ssl-ca={certificate[1]}"]
+    server = MariaDB(short_path, *options, port=free_port())
+    yield server.start()
+    server.close()
+
+
+@pytest.mark.parametrize("account", ["REQUIRE SSL", ""])
+def test_server_that_can_encrypt_is_spoken_to_so(tls_database, tmp_path, account):
+    name = urlsplit(tls_database.database_url()).path[1:]
+    with closing(tls_database.connect()) as admin:
+        admin.cursor().execute(f"CREATE USER alice@'%' IDENTIFIED BY 'p@ss/wörd' {account}")
+        admin.cursor().execute(f"GRANT ALL ON {name}.* TO alice@'%'")
+    url = f"mysql+pymysql://alice:p%40ss%2Fw%C3%B6rd@127.0.0.1:{tls_database.port}/{name}"
+    with open_current(settings_for(tmp_path, url)) as database:
+        with database.transaction() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            assert cursor.fetchone()[1]
+        assert database.wire_bytes() > 1_000
+
+
+def test_password_goes_to_a_server_without_tls_or_it_is_told_why_not(short_path, tmp_path):
+    """MySQL wants it encrypted with a key of its own then, for which the driver lacks a package."""
+    options = ["--bind-address=127.0.0.1", "--loose-skip-ssl", "--loose-tls-version="]
+    server = MariaDB(short_path, *options, port=free_port()).start()
+    try:
+        name = urlsplit(server.database_url()).path[1:]
+        with closing(server.connect()) as admin:
+            admin.cursor().execute("CREATE USER alice@'%' IDENTIFIED BY 'p@ss'")
+            admin.cursor().execute(f"GRANT ALL ON {name}.* TO alice@'%'")
+            is_mysql = "MariaDB" not in admin.get_server_info()
+        url = f"mysql+pymysql://alice:p%40ss@127.0.0.1:{server.port}/{name}"
+        if is_mysql:
+            message = refused(settings_for(tmp_path, url))
+            assert "'cryptography' package is required" in message
+            assert "turn on the server's TLS" in message
+        else:
+            open_current(settings_for(tmp_path, url)).close()
+    finally:
+        server.close()
 
 
 def test_refused_port_is_named(tmp_path):

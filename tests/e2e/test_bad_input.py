@@ -44,6 +44,8 @@ CASES = [
     (["failed", "show", "no-such-job"], 2, "no failed job 'no-such-job'"),
     (["failed", "requeue"], 2, "--all"),
     (["failed", "delete", "no-such-job"], 2, "no failed job or group 'no-such-job'"),
+    (["failed", "show", "\udcff"], 2, r"\udcff' is no UTF-8 text; check the arguments"),
+    (["results", "\udcff"], 2, r"'\udcff' is no UTF-8 text; check the arguments"),
     (["failed", "list", "--queue", "wakaak"], 2, "did you mean 'wakaka'?"),
     (["wroker"], 2, "worker"),
     (["scan", "127.0.0.1", "--prots", "1"], 2, "--ports"),

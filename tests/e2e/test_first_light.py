@@ -22,8 +22,9 @@ from rqscan.broker.jobs import ScanJob
 from rqscan.broker.payload import RUN_CHUNK
 from rqscan.broker.queues import ScanQueue
 from rqscan.fleet.presence import Presence
+from tests.databases import MariaDB
 from tests.rig import listeners
-from tests.servers import MariaDB, missing, wait_for
+from tests.servers import missing, wait_for
 
 
 @pytest.fixture

@@ -5,19 +5,23 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec import json, msgpack
 
 from rqscan.errors import Fault, HomeUnavailable, StoreUnavailable
 from rqscan.store.breaker import Breaker
 from rqscan.store.drain import drain
+from rqscan.store.migrate import open_current
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
-from rqscan.tally import Moved
+from rqscan.tally import Drainage, Go, Moved
+from tests.databases import MariaDB
 from tests.proxy import CutLink
-from tests.servers import MariaDB, missing_right, wait_for
+from tests.servers import missing_right, wait_for
 from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,8 +149,10 @@ def disk_of(megabytes, folder):
     argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(argv, check=False, capture_output=True).returncode:
         missing_right("the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -157,7 +163,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def server_on_a_small_disk(short_path):
-    with disk_of(64, short_path / "server") as folder:
+    with disk_of(192, short_path / "server") as folder:
         server = MariaDB(folder).start()
         yield server
         server.close()
@@ -208,6 +214,8 @@ def test_a_full_disk_of_the_server_loses_nothing(server_on_a_small_disk, home):
     assert set(kept) == {Kept.STORED, Kept.SPOOLED}
     assert Breaker(settings.home).away().fault is Fault.FULL
     with pytest.raises(StoreUnavailable, match="space on the server's disk"):
+        open_current(settings_of(home, server.database_url()))
+    with pytest.raises(StoreUnavailable, match="space on the server's disk"):
         drain(settings, Moved(), by_force=True)
     assert Spool(settings).status().records == kept.count(Kept.SPOOLED)
     (server.folder / "of another").unlink()
@@ -229,6 +237,70 @@ def test_while_one_drains_another_waits_for_its_end(mariadb, home, rig):
         done = rig.json("spool", "drain")
         assert done["left"] == 0
         wait_for(lambda: child.poll() is not None)
+    assert in_store(settings) == (EXPECTED, {"finished": CHUNKS})
+
+
+@contextmanager
+def drain_of_a_worker(settings):
+    """Have the child that a worker starts while the store is away; with its stdout."""
+    argv = [sys.executable, "-m", "rqscan.fleet.drain_chore", "drain", str(os.getpid())]
+    given, pipe = msgpack.encode((settings, Go.NOW)), subprocess.PIPE
+    with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        with child.stdin:
+            child.stdin.write(given)
+        yield child
+        child.kill()
+
+
+def note_as_away(home):
+    while not (away := Breaker(home).away()) or away.until < time.monotonic() + 20:
+        Breaker(home).open(Fault.FULL, "its disk is full")  # the pause is drawn
+
+
+def test_the_drain_keeps_the_spool_open_while_the_store_is_away(mariadb, home):
+    settings, log = settings_of(home, mariadb.database_url()), home / "spool.db-wal"
+    plan(settings)
+    Spool(settings).append(a_record(0))
+    note_as_away(home)
+    assert not log.exists()
+    with drain_of_a_worker(settings) as child:
+        wait_for(log.exists)
+        Spool(settings).append(a_record(1))
+        assert log.stat().st_size
+        Breaker(home).close()
+        told = json.decode(child.stdout.read(), type=Drainage)
+    assert (told.moved.rows, told.backlog.rows, told.away) == (2, 0, None)
+    assert not log.exists()
+    assert in_store(settings)[0] == [(0, 1000), (1, 1001)]
+
+
+def test_a_drain_that_waits_for_the_store_tells_how_the_spool_stands(mariadb, home):
+    settings = settings_of(home, mariadb.database_url())
+    plan(settings)
+    Spool(settings).append(a_record(0))
+    note_as_away(home)
+    with drain_of_a_worker(settings) as child:
+        told = json.decode(child.stdout.read(), type=Drainage)
+    assert (told.backlog.rows, told.moved, told.away) == (1, Moved(), "its disk is full")
+    assert told.again_in_s > 10
+
+
+def test_a_drain_that_keeps_the_spool_open_may_be_killed_between_any_two_appends(mariadb, home):
+    settings, kept = filled(home, mariadb.database_url(), chunks=1), 1
+    note_as_away(home)
+    for told in (20, 70, 130):
+        with drain_of_a_worker(settings) as child, program(APPEND, home, kept) as appending:
+            maps = Path(f"/proc/{child.pid}/maps")
+            wait_for(lambda maps=maps: "spool.db-shm" in maps.read_text())
+            while kept < told:
+                kept = int(appending.stdout.readline()) + 1
+            child.kill()
+            child.wait()
+            while kept < told + 20:
+                kept = int(appending.stdout.readline()) + 1
+    with program(APPEND, home, kept) as appending:
+        assert appending.wait(60) == 0
+    drained(settings)
     assert in_store(settings) == (EXPECTED, {"finished": CHUNKS})
 
 

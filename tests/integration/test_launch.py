@@ -104,6 +104,20 @@ def test_a_signal_that_comes_while_it_changes_is_not_lost(rig, tmp_path, number)
     assert worker.of("worker_stopped")
 
 
+@pytest.mark.parametrize("role", ["worker", "scheduler"])
+def test_a_signal_that_comes_while_it_connects_is_not_lost(rig, redis_server, role):
+    def connections() -> int:
+        return Path("/proc/net/unix").read_text().count(f"{redis_server.socket}\n")
+
+    before = connections()
+    redis_server.freeze()
+    process = rig.start("-m", "rqscan", role).process
+    wait_for(lambda: connections() > before)
+    process.terminate()
+    redis_server.thaw()
+    assert process.wait(10) == 0
+
+
 TLS = (
     "ssl_ca_certs=/ca.pem&ssl_certfile=/a.pem&ssl_keyfile=/k.pem&ssl_password=s3cret"
     "&ssl_check_hostname=no&ssl_min_version=771&ssl_exclude_verify_flags=VERIFY_X509_STRICT"

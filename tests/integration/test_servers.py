@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from rqscan.settings import Settings
-from tests.servers import MariaDB, RedisServer, missing, redis_binaries, wait_for
+from tests.databases import MariaDB
+from tests.servers import RedisServer, missing, redis_binaries, wait_for
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])

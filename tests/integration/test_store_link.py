@@ -25,7 +25,7 @@ from rqscan.store.intake import Intake
 from rqscan.store.outbox import Kept, Outbox
 from rqscan.store.spool import Spool
 from rqscan.tally import Moved
-from tests.servers import MariaDB
+from tests.databases import MariaDB
 from tests.spools import a_record, drained, in_store, plan, seen, settings_of
 
 folder, PORT = Path(sys.argv[1]), 3306

@@ -8,11 +8,11 @@ WHERE table_schema = DATABASE() AND table_name = 'schema_migrations';
 
 -- name: lock_schema()$
 -- Keep other migrators out; the lock dies with its connection. 0: not got within 50 s.
-SELECT GET_LOCK(CONCAT('rqscan-', MD5(DATABASE())), 50);
+SELECT GET_LOCK(CONCAT('rqscan-', LEFT(SHA2(DATABASE(), 256), 32)), 50);
 
 -- name: unlock_schema()$
 -- Let other migrators in.
-SELECT RELEASE_LOCK(CONCAT('rqscan-', MD5(DATABASE())));
+SELECT RELEASE_LOCK(CONCAT('rqscan-', LEFT(SHA2(DATABASE(), 256), 32)));
 
 -- name: add_meta(name, value)!
 -- Write a value once; a later call changes nothing.

@@ -113,18 +113,20 @@ ORDER BY s.requested_at DESC, s.scan_id DESC;
 
 -- name: rows_of_scan(scan_id, low, high, port, kind, since, coverage, after_port, after_kind, after_proto, after_state, after_at, after_key, page)
 -- One page of a scan's rows after a given row, by host and port; `low` is that row's host. Each row
--- tells since when and until when the same fact was seen, over all scans.
+-- tells since when and until when the same fact was seen, over all scans: by the whole index, or
+-- MySQL would read and sort all times that it was seen.
 SELECT o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key,
     o.scan_id, o.host, o.data,
     (SELECT c.worker FROM chunks c WHERE c.scan_id = o.scan_id AND c.chunk = o.chunk),
     (SELECT f.observed_at FROM observations f
         WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
             AND f.proto = o.proto AND f.state = o.state
-        ORDER BY f.observed_at LIMIT 1),
+        ORDER BY f.host_key, f.port, f.kind, f.proto, f.state, f.observed_at LIMIT 1),
     (SELECT f.observed_at FROM observations f
         WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
             AND f.proto = o.proto AND f.state = o.state
-        ORDER BY f.observed_at DESC LIMIT 1)
+        ORDER BY f.host_key DESC, f.port DESC, f.kind DESC, f.proto DESC, f.state DESC, f.observed_at DESC
+        LIMIT 1)
 FROM observations o
 WHERE o.scan_id = :scan_id AND o.host_key >= :low AND o.host_key <= :high
     AND (o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key)
@@ -142,11 +144,12 @@ SELECT o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key,
     (SELECT f.observed_at FROM observations f
         WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
             AND f.proto = o.proto AND f.state = o.state
-        ORDER BY f.observed_at LIMIT 1),
+        ORDER BY f.host_key, f.port, f.kind, f.proto, f.state, f.observed_at LIMIT 1),
     (SELECT f.observed_at FROM observations f
         WHERE f.host_key = o.host_key AND f.port = o.port AND f.kind = o.kind
             AND f.proto = o.proto AND f.state = o.state
-        ORDER BY f.observed_at DESC LIMIT 1)
+        ORDER BY f.host_key DESC, f.port DESC, f.kind DESC, f.proto DESC, f.state DESC, f.observed_at DESC
+        LIMIT 1)
 FROM observations o
 WHERE o.host_key >= :low AND o.host_key <= :high
     AND (o.host_key, o.port, o.kind, o.proto, o.state, o.observed_at, o.row_key)
