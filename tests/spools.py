@@ -1,19 +1,22 @@
 """A store and a spool to drain into it, without a fleet: small helpers for many tests."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rqscan.errors import Fault
 from rqscan.home import keep_id
 from rqscan.model import ChunkRecord, Observation, Scan
 from rqscan.settings import DatabaseSettings, Settings, SpoolSettings
 from rqscan.states import ChunkState
+from rqscan.store.breaker import Breaker
 from rqscan.store.database import Database
 from rqscan.store.drain import drain
 from rqscan.store.migrate import open_current
 from rqscan.store.repository import Repository
 from rqscan.tally import Moved
 
-__all__ = ["AT", "a_record", "drained", "in_store", "plan", "seen", "settings_of"]
+__all__ = ["AT", "a_record", "drained", "in_store", "note_as_away", "plan", "seen", "settings_of"]
 
 AT = datetime(2026, 11, 24, 10, tzinfo=UTC)
 
@@ -68,3 +71,10 @@ def in_store(settings: Settings) -> tuple[list[tuple[int, int]], dict[str, int]]
         rows = [tuple(row) for row in cursor.fetchall()]
         cursor.execute("SELECT state, COUNT(*) FROM chunks GROUP BY state")
         return rows, dict(cursor.fetchall())
+
+
+def note_as_away(home: Any) -> None:
+    """Have all processes of a home take the store for away, for 20 s at least."""
+    breaker = Breaker(str(home))
+    while not (away := breaker.away()) or away.until < time.monotonic() + 20:
+        breaker.open(Fault.FULL, "its disk is full")  # the pause is drawn

@@ -5,7 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from rqscan.tally import Drainage, Go, Moved
 from tests.databases import MariaDB
 from tests.proxy import CutLink
 from tests.servers import missing_right, wait_for
-from tests.spools import a_record, drained, in_store, plan, seen, settings_of
+from tests.spools import a_record, drained, in_store, note_as_away, plan, seen, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNKS, ROWS = 300, 20
@@ -250,11 +249,6 @@ def drain_of_a_worker(settings):
             child.stdin.write(given)
         yield child
         child.kill()
-
-
-def note_as_away(home):
-    while not (away := Breaker(home).away()) or away.until < time.monotonic() + 20:
-        Breaker(home).open(Fault.FULL, "its disk is full")  # the pause is drawn
 
 
 def test_the_drain_keeps_the_spool_open_while_the_store_is_away(mariadb, home):

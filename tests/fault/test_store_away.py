@@ -12,6 +12,7 @@ from rqscan.settings import DatabaseSettings
 from tests.fleets import ROWS, Fleet
 from tests.rig import Rig, Started
 from tests.servers import wait_for
+from tests.spools import note_as_away
 
 
 @pytest.fixture
@@ -36,13 +37,23 @@ def keepers(worker: Started) -> list[psutil.Process]:
     return found
 
 
+def test_while_the_store_is_away_a_child_of_the_worker_keeps_the_spool_open(fleet, mariadb):
+    fleet.wait_until_done(3)
+    mariadb.kill()
+    note_as_away(fleet.settings.home)
+    wait_for(lambda: keepers(fleet.worker))
+    fleet.wait_until_done()
+    mariadb.start()
+    assert fleet.rig.json("spool", "drain")["left"] == 0
+    assert fleet.arrived() == fleet.expected
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_rows_of_a_store_that_goes_away_arrive_once_it_is_back(fleet, mariadb, how):
     fleet.wait_until_done(5)
     mariadb.kill() if how == "killed" else mariadb.freeze()
     lost = fleet.worker.wait_for_event("store_lost")
     assert "cannot use" in lost["reason"]
-    wait_for(lambda: keepers(fleet.worker))
     fleet.wait_until_done()
     assert fleet.progress().chunks.failed == 0
     kept = fleet.spool()
