@@ -4,7 +4,7 @@
 prints a `Drainage` as one JSON line; where it is to wait it only tells how the spool stands. A
 drain of idle times ends when there is traffic that is not its own. In the mode redis_stream it
 waits for what comes, without the home's right to drain. While the store is away, and may not be
-tried, it stays with the spool open: work-horses append to it faster then.
+tried, it stays with a large spool open: work-horses append to it faster then.
 """
 
 import signal
